@@ -4,10 +4,8 @@
     Profile.table()            gain, bias_variance, mse, cosine, sign_agreement, snr, sample_norm
     Realised.table()           realised_gains
     Attribution.table()        ledger, entries
-    tools.jacobians            jacobian_*, product_growth, lyapunov, chain_error, model_error
     Certification.table()      certified_errors
     tools.remedies             remedy_*
-    tools.logs                 logged_*
     Race, Rehearsal, Step      return_over_updates, step_changes
     runs.training              returns, training_curve, mixture_weights, gradient_errors,
                                update_times, weights_against_rule, error_over_rule
@@ -41,10 +39,6 @@ _HERE = {  # by gradlab.figures.NAME
 }
 _OF_TOOLS = {  # by gradlab.tools.NAME
     "certify.page": "certified_errors",
-    "jacobians.figures": "chain_error jacobian_distance jacobian_entries jacobian_flags "
-    "jacobian_time lyapunov model_error product_growth",
-    "logs.page": "logged_agreement logged_critics logged_direction logged_noise logged_prediction "
-    "logged_referee",
     "remedies.figures": "remedy_effects remedy_horizons remedy_jacobians remedy_levels "
     "remedy_marks",
 }

@@ -169,8 +169,8 @@ def _mark_smallest(ax: Axes, line: Curve, colour: str, label: str, kept: Collect
 
 
 def marks(
-    ax: Axes | None, title: str, series: Series, unit: str, *, along: str, level: float = 0.0,
-    percent: bool = False, least: float = -inf, notes: Sequence[str] = (),
+    series: Series, ax: Axes | None = None, title: str = "", unit: str = "", *, along: str,
+    level: float = 0.0, percent: bool = False, least: float = -inf, notes: Sequence[str] = (),
     empty: str = "no numbers",
 ) -> Axes:  # fmt: skip
     """Values with their intervals, side by side for every output. `least`: where the axis ends."""

@@ -84,20 +84,8 @@ register({
     "check.no prior": Code(
         "Prior", "None: gradients of the simulator alone are measured.", "`gradlab fit` learns one."
     ),
-    "check.sound": Code("Derivatives", "Steps, rows and derivatives fit together."),
-    "check.surrogate": Code(
-        "Surrogate", "{at} is a surrogate in {value} of {n} coordinates, which do not move by "
-        "differences: it is measured as it is.", severity="note",
-    ),
-    "check.derivative": Code(
-        "Derivatives", "{at} is not that of its step at {value} of {n} states."
-    ),
-    "check.detached": Code(
-        "Derivatives", "{at} is 0 and should not be: look for detach(), torch.no_grad() or numpy "
-        "in its step.",
-    ),
     "check.certify": Code(
-        "Derivatives", "`gradlab certify` says where, and by how much.", severity="note"
+        "Derivatives", "`gradlab certify` says whether they are its step's.", severity="note"
     ),
     "check.no task": Code("Network", "A module without a task to try it on.", severity="note"),
     "check.neither": Code("Network", "Neither policy nor critic of the task ({at})."),
@@ -211,9 +199,6 @@ for _tool, _fields in (("jacobians", _JACOBIANS), ("logs", _LOGS)):
 
 _OWN, _DATA = "own derivatives", "Record data where the policy goes."
 register({
-    "jacobians.median error": Code(
-        "error", "{subject} in the median of {at}; root mean square {value}.", write=percent
-    ),
     "jacobians.policy": Code("policy", "The policy is not yours.", "Give it with --policy."),
     "jacobians.certified": Code(
         "certificate", "The simulator's Jacobians are exact to {value} (95th percentile of {at}).",
@@ -249,9 +234,6 @@ register({
     ),
     "jacobians.growth": Code(
         "growth", "Products in {at} loop grow by λ = {value} per step.", severity="note"
-    ),
-    "jacobians.float32": Code(
-        "growth", "Their product leaves float32 after {value} steps.", "Shorten the rollout."
     ),
     "jacobians.doubles": Code(
         "variance", "The variance doubles in {value} ({subject}).", severity="note"

@@ -26,6 +26,7 @@ from gradlab.figures.multiples import best_first
 from gradlab.figures.plots import tinted
 from gradlab.figures.style import COLOURS, INK, MUTED, PAPER
 from gradlab.runs.identity import by_known_name, told_apart
+from gradlab.tools.jacobians import page as jacobian_page
 from tests import planted
 from tests.figures.drawn import check_texts, line, texts
 from tests.planted_tools import compared, grown
@@ -378,55 +379,38 @@ def test_bars_begin_where_the_one_before_ends_and_a_matrix_shows_every_cell():
 # Figures of a comparison of Jacobians draw its table.
 
 
-FIGURES = (
-    figures.jacobian_entries,
-    figures.jacobian_time,
-    figures.jacobian_distance,
-    figures.product_growth,
-    figures.lyapunov,
-    figures.chain_error,
-    figures.model_error,
-)
-
-
 @pytest.fixture(scope="module")
 def run():
     return compared()
 
 
-@pytest.mark.parametrize("draw", FIGURES)
-def test_figures_draw_the_table_on_the_axes_they_are_given(draw, run):
-    _, ax = plt.subplots(layout="constrained")
-    assert draw(run.table(), ax) is ax
-    assert plt.get_fignums() == [1]
-    assert ax.get_title(loc="left")
-    ax.figure.canvas.draw()
-    legend = ax.get_legend()
-    assert legend is None or not legend.get_window_extent().overlaps(ax.get_window_extent())
-    boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
-    for i, box in enumerate(boxes):
-        assert not any(box.overlaps(other) for other in boxes[:i])
+def panels_of(run):
+    return {each.name: each.figure.axes[0] for each in jacobian_page.panels(run)}
 
 
-@pytest.mark.parametrize("draw", FIGURES)
-def test_figures_say_what_they_cannot_draw(draw, run):
-    _, ax = plt.subplots()
-    draw(run.table().iloc[:0], ax)
-    assert any(text.get_text().startswith("no ") for text in ax.texts)
+def test_figures_of_a_comparison_have_titles_and_no_text_over_another(run):
+    found = panels_of(run)
+    assert {"entries-error", "time", "distance", "growth", "exponents", "chain-error"} <= {*found}
+    for ax in found.values():
+        assert ax.get_title(loc="left")
+        ax.figure.canvas.draw()
+        legend = ax.get_legend()
+        assert legend is None or not legend.get_window_extent().overlaps(ax.get_window_extent())
+        boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:i])
 
 
 def test_curves_are_the_tables(run):
-    ax = figures.jacobian_time(run.table())
-    (line,) = [each for each in ax.lines if str(each.get_label()).startswith("A =")]
+    found = panels_of(run)
+    (line,) = [x for x in found["time"].lines if str(x.get_label()).startswith("A =")]
     rows = run.rows("time", quantity="relative error", block="A").sort_values("step")
     np.testing.assert_array_equal(line.get_ydata(), rows["value"])
-    ax = figures.product_growth(run.table())
-    (line,) = [each for each in ax.lines if str(each.get_label()).startswith("closed loop")]
+    (line,) = [x for x in found["growth"].lines if str(x.get_label()).startswith("closed loop")]
     rows = run.rows("growth", block="closed", output="1").sort_values("step")
     np.testing.assert_allclose(line.get_ydata(), rows["value"] / np.log(10))
-    ax = figures.jacobian_entries(run.table())
     values = run.rows("entry", quantity="error")["value"].to_numpy(float)
-    written = [text.get_text() for text in ax.texts][: len(values)]
+    written = [text.get_text() for text in found["entries-error"].texts][: len(values)]
     shown = [(float(text), value) for text, value in zip(written, values, strict=True)
              if text not in ("0", "~0")]  # fmt: skip
     assert shown and [text for text, _ in shown] == pytest.approx([v for _, v in shown], rel=0.06)
@@ -451,7 +435,7 @@ def test_tints_follow_the_page_and_zero_is_not_the_largest():
 def test_flagged_steps_are_shown_on_the_time_axis(run):
     flagged = grown(run, "certificate", "flagged share", 1.0)
     flagged.columns["value"][flagged.rows("time", quantity="flagged share").index[:3]] = 0.5
-    ax = figures.jacobian_flags(flagged.table())
+    ax = panels_of(flagged)["flags"]
     (line,) = [each for each in ax.lines if each.get_label() == "failed the certificate"]
     assert (np.asarray(line.get_ydata()) == 0.5).sum() == 3
 

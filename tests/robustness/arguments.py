@@ -181,7 +181,7 @@ def commands() -> Mapping[str, Command]:
         ),
         "logs": Command(
             ("logs", "data.h5", "--policy", "policy.safetensors", "--task", *LQR, "--no-report"),
-            ("fit-critics", "horizon", "reach", "every", "seed"), ("noise-std", "discount"),
+            ("horizon", "reach", "every", "seed"), ("noise-std", "discount"),
             ("set", "task"), ("model", "critic", "policy"), "new.h5",
         ),
         "remedies": Command(

@@ -33,7 +33,7 @@ def certified_errors(
     series = {DERIVATIVES[str(block)]: own for block, own in drawn.groupby("block", sort=False)}
     ax.set_yscale("log" if series else "linear")
     return marks(
-        ax, "Relative error of every block", series, "‖J − D‖ / ‖D‖", along="median, 95%, largest",
+        series, ax, "Relative error of every block", "‖J − D‖ / ‖D‖", along="median, 95%, largest",
         level=fail_above, empty="no state could be judged",
     )  # fmt: skip
 

@@ -39,8 +39,6 @@ class JacobiansCommand:
     data: arguments.DataFile = None
     """Record that the model was fitted to (docs/files.md): shows errors by distance from it."""
     policy: arguments.PolicyFile = None
-    profile: Annotated[Path | None, arg(metavar="RUN.h5")] = None
-    """A measurement of the same policy: its variance growth is compared with the Jacobians'."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Steps of the rollout. Default: the task's."""
     starts: int = 256
@@ -61,7 +59,6 @@ class JacobiansCommand:
             from gradlab.fitting.policies import stabilising_policy
             from gradlab.measurement.resolve import check_size
             from gradlab.networks import checkpoint
-            from gradlab.runs.profile import load
             from gradlab.runs.stages import timed
             from gradlab.tasks.environments import UPDATES, trained_networks
             from gradlab.tools.jacobians.compute import FEWEST, check_model, compare_jacobians
@@ -83,7 +80,6 @@ class JacobiansCommand:
         name = "prior" if own else self.model
         model = model_option(task, name, self.gradient_model)
         record, told = (None, []) if self.data is None else named_data(self.data, task)
-        profile = None if self.profile is None else load(self.profile)
         check_model(task.simulator, model)
         given = arguments.networks(policy=file)
         # The command that tests the simulator's own derivatives.
@@ -105,7 +101,6 @@ class JacobiansCommand:
                 seed=self.seed,
                 state_names=task.state_names,
                 action_names=task.action_names,
-                profile=profile,
                 settings={
                     "task": task.name,
                     "task_parameters": dict(task.parameters),

@@ -30,7 +30,6 @@ from gradlab.gradients.start_laws import Blocks, Flags, Visited, visit
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number
-from gradlab.runs.profile import Profile
 from gradlab.statistics import over_groups
 from gradlab.systems.system import BLOCKS, System, check_system
 from gradlab.tools.jacobians.errors import (
@@ -40,7 +39,6 @@ from gradlab.tools.jacobians.errors import (
     add_entries,
     add_errors,
     add_growth,
-    add_measured_growth,
     add_model_error,
 )
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
@@ -140,7 +138,6 @@ def compare_jacobians(
     seed: int = 0,
     state_names: Sequence[str] = (),
     action_names: Sequence[str] = (),
-    profile: Profile | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> JacobianRun:
@@ -156,7 +153,6 @@ def compare_jacobians(
         discount: γ of the gradient whose variance and errors are predicted.
         seed: of every draw.
         state_names, action_names: one per coordinate; s0 … and a0 … where not given.
-        profile: a measurement of the same policy, whose variance growth is shown beside.
         settings: recorded in the file as they are (task, command).
         progress: called as progress(stage, done, total).
 
@@ -185,11 +181,6 @@ def compare_jacobians(
             f"horizon {H} with {len(starts.states)} starts needs about {needed / 1e9:.0f} GB, more "
             f"than {_MEMORY / 1e9:.0f} GB: lower one of them"
         )
-    given = provenance.network_hash(policy)
-    if profile is not None and (measured := profile.config.get("policy_hash")) != given:
-        raise InputError(
-            f"profile is of the policy {measured}, but this one is {given}: measure this one"
-        )
     recorded = _checked_data(data, simulator)
 
     path, K = _path(simulator, policy, starts, H, seed)
@@ -204,7 +195,6 @@ def compare_jacobians(
         if recorded is not None:
             add_distance(rows, visited, *recorded)
     add_growth(rows, visited, discount, progress)
-    add_measured_growth(rows, profile)
     if model is not None and starts.path is None:
         own = rollout(model, policy, starts, H, seed)
         notes |= add_model_error(rows, visited, own.states.numpy())
@@ -212,7 +202,7 @@ def compare_jacobians(
         notes |= _tested(simulator, path, *names)
     config = {
         "starts": len(starts.states), "groups": group_count(starts.group), "horizon": H,
-        "discount": discount, "seed": seed, "policy_hash": given,
+        "discount": discount, "seed": seed, "policy_hash": provenance.network_hash(policy),
         "simulator": type(simulator).__name__,
         "model": None if model is None else type(model).__name__,
         "data": None if recorded is None else len(recorded[0]),

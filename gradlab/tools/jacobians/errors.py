@@ -48,9 +48,7 @@ from gradlab.gradients.gram import along
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.start_laws import Array, Visited, jacobian_squares
 from gradlab.progress import Progress
-from gradlab.runs.decision_rules import growth_of
 from gradlab.runs.long_table import At, RowCollector, number
-from gradlab.runs.profile import Profile
 from gradlab.statistics import chains, over_groups
 from gradlab.statistics.growth import FEWEST, error_growth
 from gradlab.statistics.intervals import Z, jackknife_se
@@ -68,8 +66,6 @@ _BINS = 8
 _QUERIES = 8192  # samples whose distance from the data is asked for
 _SEED = 7
 _RELATIVE = "relative error"
-_WORST = 0.05  # of the samples
-_CONCENTRATION = "share of the squared error in the worst 5%"
 
 
 def add_errors(rows: RowCollector, visited: Visited) -> None:
@@ -78,19 +74,6 @@ def add_errors(rows: RowCollector, visited: Visited) -> None:
     for block, (error, size) in _squares(visited).items():
         X, Z = _over_all(error, visited), _over_all(size, visited)
         rows.add("block", _RELATIVE, root_ratio(X, Z, np.array([kept.sum()])), At(block=block))
-        # Share of the worst samples in the squared error: near 1, clips or contacts make it.
-        squares = np.sort(error[kept])
-        total, count = error[kept].sum(), max(int(_WORST * len(squares)), 1)
-        share = float(squares[-count:].sum() / total) if total > 0 else np.nan
-        worst = number(share, np.nan, np.nan, int(kept.sum()), "share")
-        rows.add("block", _CONCENTRATION, worst, At(block=block))
-        # Median over the starts of each one's median step: what no few steps can carry alone.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = np.where(kept & (size > 0), np.sqrt(error / size), np.nan)
-        known = np.isfinite(ratio).any(0)
-        of_starts = np.nanmedian(ratio[:, known], 0)[:, None]
-        typical = over_groups.median(_by_group(of_starts, visited.group[known]))
-        rows.add("block", "median relative error", typical, At(block=block))
         X, Z = (group_sums(np.where(kept, x, 0.0).T, visited.group) for x in (error, size))
         rows.add("time", _RELATIVE, root_ratio(X, Z, kept.sum(1)), At(block=block, step=steps))
 
@@ -181,9 +164,6 @@ def _over_all(values: Array, visited: Visited) -> Array:
     return group_sums(kept[:, None], visited.group)
 
 
-_FLOAT32 = log(float(np.finfo(np.float32).max))
-
-
 def add_growth(rows: RowCollector, visited: Visited, discount: float, progress: Progress) -> None:
     """Sections growth, exponent, product, and the horizons that follow from them."""
     A, B = _parts(visited.true.J, visited)
@@ -206,25 +186,12 @@ def add_growth(rows: RowCollector, visited: Visited, discount: float, progress: 
         rate = replace(rate, low=rate.low - off, high=rate.high + off)
         order = [str(k + 1) for k in range(rates.shape[1])]
         rows.add("exponent", "λ", rate, At(block=loop, output=order))
-        _add_horizons(rows, loop, logs, rate, visited)
         if loop == "closed":
             _add_doubling(rows, logs, rate, discount, visited)
     progress("products of Jacobians", 2, 3)
     if visited.guess is not None:
         _add_product(rows, chained["closed"], visited)
     progress("products of Jacobians", 3, 3)
-
-
-def add_measured_growth(rows: RowCollector, profile: Profile | None) -> None:
-    """Doubling time of the variance as `measure` found it, for every estimator with a horizon."""
-    if profile is None:
-        return
-    for name in profile.estimators:
-        growth = None if profile.identities[name].data else growth_of(profile, name)
-        if growth is not None:
-            n, method = int(profile.config["starts"]), f"steps {growth.onset} to {growth.last}"
-            doubling = _inverse(log(2), growth.slope, growth.low, growth.high, n, method)
-            rows.add("horizon", "measured doubling of the variance", doubling, At(block=name))
 
 
 def add_model_error(rows: RowCollector, visited: Visited, own: Array) -> dict[str, object]:
@@ -256,26 +223,6 @@ def _by_group(values: Array, group: NDArray[np.int64]) -> Array:
     """Group means [G, ...] of values [N, ...]."""
     sizes, sums = group_sums(np.ones(len(values)), group), group_sums(values, group)
     return np.asarray(sums / sizes.reshape(-1, *[1] * (values.ndim - 1)))
-
-
-def _add_horizons(
-    rows: RowCollector, loop: str, logs: Array, rate: Estimates, visited: Visited
-) -> None:
-    """Steps per factor of ten (negative: it shrinks), and where float32 ends."""
-    value, low, high = (float(end[0]) for end in (rate.value, rate.low, rate.high))
-    n, H = int(rate.n[0]), len(logs) - 1
-    steps = _inverse(log(10), value, low, high, n, rate.method)
-    rows.add("horizon", "steps per factor of ten", steps, At(block=loop))
-    curve = _by_group(logs[:, :, 0].T, visited.group).mean(0)
-    beyond = np.flatnonzero(curve > _FLOAT32)
-    if len(beyond):
-        inside = number(float(beyond[0]), np.nan, np.nan, n, "reached")
-        rows.add("horizon", "product leaves float32", inside, At(block=loop))
-    elif low > 0:
-        left = _FLOAT32 - float(curve[H])
-        at, first, last = (H + left / end for end in (value, high, low))
-        steps = number(at, first, last, n, "extrapolated")
-        rows.add("horizon", "product leaves float32", steps, At(block=loop))
 
 
 def _add_doubling(

@@ -5,40 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from math import exp, hypot, inf, isfinite, log, nan
+from typing import Any
 
 import pandas as pd
 
 from gradlab import figures
-from gradlab.figures.style import SIZE
+from gradlab.figures import style
+from gradlab.figures.plots import Series, lines, marks, rows, scaled
+from gradlab.figures.style import BLUE, INK, MUTED, SIZE, VERMILION, Look
 from gradlab.findings import Decision, Finding, failed
 from gradlab.findings.tools import phrase
+from gradlab.reporting.long_page import Plot, drawn, each, long_page
 from gradlab.reporting.output import Kind
-from gradlab.reporting.page import (
-    NOWHERE,
-    Page,
-    PageSource,
-    Panel,
-    Section,
-    facts_of,
-    folded,
-    method_of,
-    panel,
-)
-from gradlab.reporting.shell import tables
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, panel
 from gradlab.runs.long_table import number_of
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
+from gradlab.verdicts.phrases import row
 from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation
-from gradlab.wording import listed, percent, rounded_up, steps, with_ends
+from gradlab.wording import listed, percent, rounded_up, signed, steps, two, with_ends
 
-_CONCENTRATED = 0.9  # of the squared error in 5% of the samples
 _NOTABLE = 1.1  # growth of an error from which it is worth the word
 _FEW = 0.1  # of the starts, that carry 90% of the gradient
 _NAMED = 3  # entries that are not told apart, the others being counted
 _SHORT = 8  # steps of a path, in fewer of which turning modes pass for decay
 _NO_BETTER = 0.9  # error of a product, of which zeros have 1
-_WORST = "share of the squared error in the worst 5%"
 _DOUBLING = "predicted doubling of the variance"
 _UNSURE = ("jacobians.policy", "jacobians.off", "jacobians.untested")
 
@@ -71,7 +63,7 @@ def _simulator(run: JacobianRun) -> Iterator[Finding]:
         yield Finding("jacobians.untested", "skipped", subject)
     share = run.number("certificate", "flagged share")
     if share is not None and share.value > 0:
-        yield _finding("jacobians.flagged", "pass", share)
+        yield row("jacobians.flagged", "pass", share)
     for who in ("simulator", "model"):
         if lost := notes.get(f"{who}_not_finite", 0):
             yield Finding("jacobians.not finite", "fail", who, value=lost,
@@ -80,12 +72,12 @@ def _simulator(run: JacobianRun) -> Iterator[Finding]:
 
 def _model(run: JacobianRun) -> Iterator[Finding]:
     """The entry whose error moves the gradient most, and errors away from the data."""
-    if (row := _largest(run)) is not None:
-        carry, effect, rivals = _carried(run), number_of(row), _rivals(run, row)
+    if (largest := _largest(run)) is not None:
+        carry, effect, rivals = _carried(run), number_of(largest), _rivals(run, largest)
         yield from carry
         if not _unknown(effect, bool(carry)):
             shown = effect.low > 0 and not rivals and not carry
-            found = _finding("jacobians.entry", _decided(shown), effect, _named(row))
+            found = row("jacobians.entry", _decided(shown), effect, _named(largest))
             yield replace(found, more=0 if shown else _further(run, rivals))
     ratios = []
     for block in ("A", "B"):
@@ -144,19 +136,13 @@ def _named(row: pd.Series) -> str:
 
 
 def _growth(run: JacobianRun) -> Iterator[Finding]:
-    """Of the products and of the variance, by the products alone and as it was measured; and of the
-    model's own error."""
+    """Of the products, of the variance by these, and of the model's own error."""
     for loop in ("closed", "open"):
         rate = _lyapunov(run, loop)
         if rate is not None and isfinite(rate.value):
             decision = _decided(rate.low > 0 or rate.high < 0)
-            yield replace(_finding("jacobians.growth", decision, rate), at=loop)
-    end = run.number("horizon", "product leaves float32", block="closed")
-    if end is not None and end.value <= int(run.config["horizon"]):
-        yield _finding("jacobians.float32", "fail", end)
-    measured = run.numbers("horizon", "measured doubling of the variance")
-    every = run.numbers("horizon", _DOUBLING) | {f"{x}, measured": y for x, y in measured.items()}
-    for subject, rate in every.items():  # in so many steps; its ends, where both are known
+            yield replace(row("jacobians.growth", decision, rate), at=loop)
+    for subject, rate in run.numbers("horizon", _DOUBLING).items():  # in so many steps
         code = "jacobians.doubles" if rate.value > 0 else "jacobians.halves"
         low, high = sorted(abs(each) for each in (rate.low, rate.high))
         known = isfinite(high) and isfinite(low)
@@ -167,7 +153,7 @@ def _growth(run: JacobianRun) -> Iterator[Finding]:
     k, law = run.number("horizon", "exponent of the model's error"), run.notes.get("condition_1")
     if k is not None:
         decision = _decided(law in ("linear", "slower"), law in ("faster", "exponential"))
-        yield _finding("jacobians.condition", decision, k)
+        yield row("jacobians.condition", decision, k)
 
 
 def _lyapunov(run: JacobianRun, loop: str) -> Number | None:
@@ -177,10 +163,6 @@ def _lyapunov(run: JacobianRun, loop: str) -> Number | None:
 
 def _decided(good: bool, bad: bool = False) -> Decision:
     return "fail" if bad else "pass" if good else "undecided"
-
-
-def _finding(code: str, decision: Decision, found: Number, subject: str = "") -> Finding:
-    return Finding(code, decision, subject, *found.estimate, n=found.n)
 
 
 _Said = tuple[str, str, str, Light]  # use, fix first, evidence
@@ -211,24 +193,16 @@ def advice(run: JacobianRun) -> Recommendation:
 
 
 def _error(run: JacobianRun) -> Iterator[Field]:
-    """The largest of a block; its median, where few samples make its mean square."""
+    """The largest of a block."""
     errors = run.numbers("block", "relative error")
-    known = {block: errors[block] for block in MEANING if block in errors}
-    if not known:
-        return
-    block, found = max(known.items(), key=lambda each: each[1].value)
-    share, typical = (
-        run.number("block", name, block=block) for name in (_WORST, "median relative error")
-    )
-    code, shown = "jacobians.error", found
-    if share and typical and share.value > _CONCENTRATED and isfinite(typical.high):
-        code, shown = "jacobians.median error", typical
-    how = phrase("jacobians.how error", n=found.n)
-    ranged = Field.ranged("error", shown.estimate, how, percent)
-    # An interval over decades is no number.
-    text = f"unknown ({shown.n} steps)" if shown.spans_decades else ranged.text
-    said = phrase(code, subject=text, at=MEANING[block], value=found.value)
-    yield replace(ranged, text=said)
+    known = [(errors[block], MEANING[block]) for block in MEANING if block in errors]
+    if known:
+        found, at = max(known, key=lambda each: each[0].value)
+        how = phrase("jacobians.how error", n=found.n)
+        ranged = Field.ranged("error", found.estimate, how, percent)
+        # An interval over decades is no number.
+        text = f"unknown ({found.n} steps)" if found.spans_decades else ranged.text
+        yield replace(ranged, text=phrase("jacobians.error", subject=text, at=at))
 
 
 def _chain(run: JacobianRun) -> Iterator[Field]:
@@ -340,22 +314,79 @@ _TABLES = {
     "exponent": "Lyapunov exponents",
     "distance": "Errors by distance",
 }
-_SIDE = 0.42  # inches per row of a large map
-_MAPS = {  # quantity: its section and caption
-    "effect": (_ERROR, "Correct the full colours first."),
-    "error": (_ERROR, "Errors of the model."),
-    "size": (_SIMULATOR, "Empty: no effect at all."),
+_BLOCKS = {
+    **style.DERIVATIVES,
+    "next_state": Look("predicted next state", MUTED, (0, (9, 2)), "v"),
+    "reward": Look("predicted reward", style.OCHRE, (0, (3, 1.2, 1, 1.2)), "P"),
 }
-# Panel: section, caption, figure, and the rows without which it is left out.
-_CURVES = (
-    ("time", _ERROR, "At 100% a model knows nothing.", "jacobian_time", "time", "relative error"),
-    ("distance", _ERROR, "Rising: record more there.", "jacobian_distance", "distance", ""),
-    ("flags", _SIMULATOR, "Starts left out.", "jacobian_flags", "time", "share"),
-    ("growth", _GROWTH, "Growth of a gradient.", "product_growth", "growth", ""),
-    ("exponents", _GROWTH, "The first decides.", "lyapunov", "exponent", ""),
-    ("chain-error", _GROWTH, "Beyond 1 a zero is better.", "chain_error", "product", ""),
-    ("model-error", _GROWTH, "Condition 1 of MPG: a line.", "model_error", "model_error", ""),
-)
+_LOOPS = {
+    "closed": Look("closed loop, A + B K", BLUE, "-", "o"),
+    "open": Look("open loop, A", VERMILION, (0, (5, 1.6)), "s"),
+}
+_FLAGS = {
+    "flagged share": Look("failed the certificate", VERMILION, "-", "s"),
+    "not finite share": Look("not finite", INK, (0, (1.2, 1.4)), "^"),
+    "terminated share": Look("after termination", MUTED, (0, (5, 1.6)), ""),
+}
+_MEDIAN = Look("median over starts", BLUE, "-", "o")
+_OWN = Look("model's rollout against the simulator's", BLUE, "-", "o")
+_LINEAR = Look("linear from the first step", MUTED, (0, (2, 2)), "")
+_SIDE = 0.42  # inches per row of a large map
+_SIGMAS = "σ of the output per σ of the input"
+_MAPS = {  # quantity: its section, caption, title and unit
+    "effect": (_ERROR, "Correct the full colours first.", "Effect of each error",
+               "change of the policy gradient, relative to its norm"),
+    "error": (_ERROR, "Errors of the model.", "Error of each derivative", _SIGMAS),
+    "size": (_SIMULATOR, "Empty: no effect at all.", "Size of each derivative", _SIGMAS),
+}  # fmt: skip
+_TOP = 1e3  # relative errors beyond are drawn here
+_RELATIVE: dict[str, Any] = {"level": 1, "log": True, "decades": 6, "percent": True}
+
+
+def _grown(table: pd.DataFrame) -> Series:
+    """Largest singular values in powers of ten, with their exponents."""
+    shown = {}
+    for loop, look in _LOOPS.items():
+        rate = rows(table, "exponent", "λ", block=loop, output="1")["value"]
+        known = f": λ = {signed(two(rate.iloc[0]))} per step" if len(rate) else ""
+        grown = rows(table, "growth", "ln σ", block=loop, output="1")
+        shown[replace(look, label=look.label + known)] = scaled(grown, 1 / log(10))
+    return shown
+
+
+def _chained(table: pd.DataFrame) -> Series:
+    """From the first step on: before, both are the identity."""
+    product = rows(table, "product", "relative error")
+    return {_MEDIAN: product[product["step"] > 0]}
+
+
+def _beside_a_line(table: pd.DataFrame) -> Series:
+    """Error of the model's own rollout beside a straight line (Condition 1 of MPG)."""
+    own = rows(table, "model_error", "error").sort_values("step")
+    first = own["step"] * (own["value"] / own["step"]).head(1).sum()
+    return {_LINEAR: own.assign(value=first, ci_low=first, ci_high=first), _OWN: own}
+
+
+PLOTS = (
+    Plot("time", _ERROR, "At 100% a model knows nothing.", lines, "Error along the rollout",
+         "relative error", each(_BLOCKS, "time", "relative error"),
+         {"along": "step t", **_RELATIVE}),
+    Plot("distance", _ERROR, "Rising: record more there.", lines, "Error away from the data",
+         "relative error", each(_BLOCKS, "distance", "relative error"),
+         {"x": "x", "along": "distance from the data [standard deviations]", **_RELATIVE}),
+    Plot("flags", _SIMULATOR, "Starts left out.", lines, "Steps left out", "share of the starts",
+         each(_FLAGS, "time"), {"along": "step t", "percent": True}),
+    Plot("growth", _GROWTH, "Growth of a gradient.", lines, "Growth of the chained Jacobians",
+         "log₁₀ of the singular value", _grown, {"along": "steps chained"}),
+    Plot("exponents", _GROWTH, "The first decides.", marks, "Lyapunov exponents", "λ per step",
+         each(_LOOPS, "exponent", "λ"), {"along": "direction, fastest first", "least": -1.0}),
+    Plot("chain-error", _GROWTH, "Beyond 1 a zero is better.", lines,
+         "Error of the chained Jacobians", "relative error", _chained,
+         {"along": "steps chained", "limits": (-inf, _TOP), **_RELATIVE, "percent": False}),
+    Plot("model-error", _GROWTH, "Condition 1 of MPG: a line.", lines,
+         "Error of the model's own rollout", "distance [standard deviations]", _beside_a_line,
+         {"along": "steps", "log": True, "decades": 6}),
+)  # fmt: skip
 
 
 def panels(run: JacobianRun) -> list[Panel]:
@@ -363,32 +394,20 @@ def panels(run: JacobianRun) -> list[Panel]:
     table = run.table()
     height = max(SIZE[1], min(_SIDE * (len(run.state_names) + 3), 2 * SIZE[1]))
     maps = [
-        panel(f"entries-{name}", section, caption, figures.jacobian_entries, table, high=height,
-              quantity=name)
-        for name, (section, caption) in _MAPS.items()
-        if not run.rows("entry", quantity=name).empty
+        panel(f"entries-{name}", section, caption, figures.matrix, found, height, title=title,
+              unit=unit, decades=4, least=1e-3)
+        for name, (section, caption, title, unit) in _MAPS.items()
+        if not (found := run.rows("entry", quantity=name)).empty
     ]  # fmt: skip
-    for name, section, caption, draw, where, ending in _CURVES:
-        rows = run.rows(where)
-        if rows["value"][rows["quantity"].str.endswith(ending)].fillna(0).any():
-            maps.append(panel(name, section, caption, getattr(figures, draw), table))
-    return maps
+    return [*maps, *drawn(PLOTS, table)]
 
 
 def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a comparison shows; `name` is its title where no task is known."""
-    drawn, config = tuple(panels(run)), run.config
-    table = run.table()
-    shown = table[table["section"].isin(_TABLES)]
-    sections = (
-        *folded("Figures", drawn),
-        Section("Numbers", body=tables(shown, "section", _TABLES)),
-        method_of(config, run.environment, {"Samples left out": run.notes}),
-    )
-    more = {"model": config.get("model") or "none", "steps": config.get("horizon")}
-    facts = facts_of(run, "simulator", "starts") | more
-    title, question = str(config.get("task") or name), "How good are these Jacobians?"
-    return Page(title, question, facts, advice(run), drawn, sections, source)
+    facts = {"simulator": None, "starts": None, "model": run.config.get("model") or "none",
+             "steps": run.config.get("horizon")}  # fmt: skip
+    question = "How good are these Jacobians?"
+    return long_page(run, question, advice(run), panels(run), _TABLES, facts, source, name)
 
 
 KIND = Kind(page, advice)

@@ -39,8 +39,6 @@ class Logs:
     that returns a System, or "prior" of the --task. Default: the score alone."""
     critic: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE")] = ()
     """Critic Q(s, a) of the tail; several show their disagreement."""
-    fit_critics: int = 0
-    """Critics to fit to every other trajectory where no --critic is given; the rest is measured."""
     noise_std: Annotated[tuple[float, ...] | None, arg(metavar="STD [STD ...]")] = None
     """Standard deviation of the noise on a deterministic policy's actions: one number for all of
     them, or one for each."""
@@ -101,7 +99,6 @@ class Logs:
                 reach=self.reach,
                 every=self.every,
                 noise_std=self.noise_std,
-                fit_critics=self.fit_critics,
                 seed=self.seed,
                 settings={
                     "task": None if task is None else task.name,

@@ -2,8 +2,7 @@
 
 Without a simulator there is no truth. The score-function gradient of the recorded returns is
 unbiased and noisy: its noise is measured first, then the model's gradient is compared with it on
-the same trajectories, horizon by horizon. Critics, where none is given, are fitted to bootstraps of
-every other trajectory; the rest is measured on.
+the same trajectories, horizon by horizon.
 """
 
 from __future__ import annotations
@@ -12,16 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gradlab import provenance, validation
-from gradlab.data.trajectories import Path, Trajectories, bounds, child, stream
-from gradlab.errors import InputError
-from gradlab.fitting.critics import EvaluationData, fit_to
+from gradlab import provenance
+from gradlab.data.trajectories import Path, Trajectories
 from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.setting import Tail
-from gradlab.networks.mlp import QCritic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number
 from gradlab.statistics.growth import variance_growth
@@ -29,8 +24,6 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.over_groups import Estimates
 from gradlab.systems.system import Recorded, System
 from gradlab.tools.logs.arguments import (
-    FEWEST,
-    RECORD,
     Arguments,
     Windows,
     checked,
@@ -39,7 +32,6 @@ from gradlab.tools.logs.arguments import (
 from gradlab.tools.logs.diagnostics import (
     Judged,
     Residuals,
-    constant,
     directional,
     judged,
     prediction,
@@ -59,7 +51,7 @@ from gradlab.tools.logs.gradients import (
 )
 from gradlab.user_code import differentiating
 
-_SCORE, _WHOLE, _MODEL, _PLAIN = "score", "whole", "model", "score without baseline"
+_SCORE, _WHOLE, _MODEL = "score", "whole", "model"
 _OTHER = "model with critic "
 
 
@@ -110,9 +102,7 @@ def _sources(what: Arguments, path: Path) -> dict[str, WindowGradients]:
     sources = {}
     if what.stochastic:
         score = Estimator(states, None, "score", tail)
-        both = what.policy, short
-        sources[_SCORE] = score_source(score, *both, what.horizons, what.seed)
-        sources[_PLAIN] = score_source(score, *both, (H,), what.seed, baseline=False)
+        sources[_SCORE] = score_source(score, what.policy, short, what.horizons, what.seed)
         if what.reach > H:
             long = Estimator(states, None, "score", Tail(what.reach, None, what.discount))
             sources[_WHOLE] = score_source(long, what.policy, path, (what.reach,), what.seed)
@@ -132,53 +122,6 @@ def _references(
     return references + ([(_WHOLE, (_WHOLE, what.reach))] if _WHOLE in sources else [])
 
 
-STEPS = 25  # n, fewer towards the end of a trajectory
-
-
-def _refitted(
-    record: Trajectories, discount: float, count: int, seed: int, progress: Progress
-) -> tuple[list[QCritic], Trajectories]:
-    """`count` critics, each of its own bootstrap of every other trajectory, and the others."""
-    _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
-    there = int(number[-1]) + 1
-    if there < 2 * FEWEST:
-        raise InputError(
-            f"data has {there} trajectories, expected at least {2 * FEWEST} to fit critics on half "
-            f"of them: give a critic, or record more"
-        )
-    half = record.at(number % 2 == 1)
-    data, number_of_row = evaluation(half, discount)
-    fitted_on = int(number_of_row.max()) + 1
-    still, spread = constant(half.state), half.state.double().std(dim=0)
-    scale = torch.where(still, 1.0, 1 / torch.where(still, 1.0, spread)).tolist()
-    critics = []
-    for k in range(count):
-        own = child(seed, f"refit {k}")
-        drawn = torch.randint(fitted_on, (fitted_on,), generator=stream(own, "bootstrap"))
-        times = torch.bincount(drawn, minlength=fitted_on)[number_of_row]
-        rows = torch.arange(len(number_of_row)).repeat_interleave(times)
-        critics.append(fit_to(data.at(rows), scale, own, progress))
-    return critics, record.at(number % 2 == 0)
-
-
-def evaluation(record: Trajectories, discount: float) -> tuple[EvaluationData, Tensor]:
-    """n-step targets of every row that has one, and the number of its trajectory [M]."""
-    state, action = record.state.double(), record.action.double()
-    _, last = bounds(record)
-    row, ended = torch.arange(len(record)), record.terminated[last]
-    # Where a trajectory merely stops, its last action is what the critic values.
-    n = (last - row + ended.long()).clamp_max(STEPS)
-    returns = torch.zeros_like(record.reward, dtype=torch.float64)
-    for k in range(STEPS):
-        at = (row + k).clamp_max(len(record) - 1)
-        returns += torch.where(k < n, discount**k * record.reward[at].double(), 0.0)
-    end = torch.minimum(row + n, last)
-    bootstrap = torch.where(row + n > last, 0.0, torch.pow(discount, n.double()))
-    _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
-    data = EvaluationData(state, action, returns, state[end], action[end], bootstrap)
-    return data.at(n > 0), number[n > 0]
-
-
 HORIZON = 25
 
 
@@ -194,7 +137,6 @@ def measure_logs(
     reach: int | None = None,
     every: int | None = None,
     noise_std: float | Sequence[float] | None = None,
-    fit_critics: int = 0,
     seed: int = 0,
     settings: Mapping[str, object] | None = None,
     progress: Progress = silent,
@@ -215,8 +157,6 @@ def measure_logs(
             start law is that of the episodes.
         noise_std: standard deviation of the Gaussian noise that was added to a deterministic
             policy's actions, in action units.
-        fit_critics: without a critic, how many to fit to every other trajectory; the rest is
-            measured on (see `logs.measure`).
         settings: recorded in the file.
         progress: called as progress(stage, done, total).
 
@@ -225,12 +165,6 @@ def measure_logs(
     """
     begun = time.monotonic()
     progress = check_progress(progress)
-    if fit_critics:
-        validation.instance("data", data, Trajectories, RECORD)
-        validation.whole("fit_critics", fit_critics)
-        if critic is not None:
-            raise InputError("fit_critics is given, and a critic too: keep one of them")
-        critic, data = _refitted(data, discount, fit_critics, seed, progress)
     what = checked(
         data, policy, model, critic, discount, horizon, reach, every, noise_std, seed
     )  # fmt: skip
@@ -264,7 +198,7 @@ def measure_logs(
         "horizons": list(what.horizons), "reach": what.reach, "every": every,
         "critics": len(what.critics), "stochastic": what.stochastic, "seed": what.seed,
         "policy": type(policy).__name__, "policy_hash": provenance.network_hash(policy),
-        "fitted_critics": fit_critics, "noise_std": noise_std,
+        "noise_std": noise_std,
         "model": None if model is None else type(model).__name__,
     } | dict(settings or {})  # fmt: skip
     names = data.state_names, data.action_names

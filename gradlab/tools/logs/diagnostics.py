@@ -1,7 +1,7 @@
 """What a record says of policy, critic and model one by one.
 
     policy      ε_t with π_θ(s_t, ε_t) = a_t: on policy standard normal, whatever the state
-    critic      δ_t = r_t + γ Q(s_{t+1}, a_{t+1}) − Q(s_t, a_t), E δ = 0; slope of returns on Q
+    critic      δ_t = r_t + γ Q(s_{t+1}, a_{t+1}) − Q(s_t, a_t), E δ = 0
     direction   ε² = (D − T) / (S − T), the squared error of the model's directional derivatives:
                 D = Var(y_i − J_m x_i), S = Var(y_i), T = residual variance of y_i on x_i over the
                 nearest rows x_i = (s, a)_i of other trajectories, y_i = s'_i − s_i (DDPPO eq. 9)
@@ -71,7 +71,7 @@ Judged = Mapping[str, tuple[Estimate, Interval]]
 
 
 def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
-    """residual, residual_size (root mean square), beyond, and from T = 2 on offset and slope.
+    """residual, in spreads of the critic, and beyond, the share outside of the return bound.
     `critic`: Q, float64; path: windows of T steps, NaN where no action was recorded."""
     recorded = torch.isfinite(path.actions).all(dim=2) & path.alive
     with torch.no_grad():
@@ -88,17 +88,11 @@ def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
         return sample_mean(sums[0], sums[1])
 
     centre, square = mean(Q, recorded), mean(Q.square(), recorded)
-    residual, size = mean(delta, steps), mean(delta.square(), steps)
-    outside = mean(recorded & ((low > Q) | (high < Q)), recorded)
+    residual = mean(delta, steps)
     results = {
         "residual": combine(lambda d, q, qq: d / _spread(q, qq), residual, centre, square),
-        "residual_size": combine(
-            lambda d, q, qq: np.sqrt(d) / _spread(q, qq), size, centre, square
-        ),
-        "beyond": outside,
+        "beyond": mean(recorded & ((low > Q) | (high < Q)), recorded),
     }
-    if path.horizon > 1:
-        results |= _calibration(path.rewards, Q, recorded, discount, group)
 
     def ends(estimate: Estimate) -> Interval:
         if not (np.isfinite(estimate.value) and np.isfinite(estimate.left_out).all()):
@@ -118,24 +112,6 @@ def return_bound(path: Path, discount: float) -> tuple[float, float]:
     if discount == 1.0:
         return -np.inf, np.inf
     return least / (1 - discount), most / (1 - discount)
-
-
-def _calibration(
-    rewards: Tensor, Q: Tensor, usable: Tensor, discount: float, group: NDArray[np.int64]
-) -> dict[str, Estimate]:
-    m = len(rewards) - 1
-    gamma = discount ** torch.arange(m, dtype=Q.dtype)[:, None]
-    y, q = ((gamma * rewards[:m]).sum(dim=0) + discount**m * Q[m], Q[0])
-    size = group_sums(usable[0].double().numpy(), group)
-    parts = (q, q * q, y, q * y)
-    means = [
-        sample_mean(group_sums(torch.where(usable[0], part, 0.0).numpy(), group), size)
-        for part in parts
-    ]
-    return {
-        "offset": combine(lambda a, aa, b, _: (a - b) / _spread(a, aa), *means),
-        "slope": combine(lambda a, aa, b, ab: (ab - a * b) / (aa - a * a), *means),
-    }
 
 
 def _spread(mean: _Array, square: _Array) -> _Array:

@@ -10,8 +10,7 @@ step, `output` a coordinate. The sections:
     agreement   the model's gradient less the score's, of one and the same return ("same"), and of
                 the whole recorded return ("whole"): bias2, relative_bias2, excess over what is
                 called agreement, cosine, variance_ratio; none where the model's is exactly 0
-    critic      per critic: Bellman residual, calibration against observed returns, values beyond
-                the return bound
+    critic      per critic: Bellman residual, values beyond the return bound
     direction   the model's directional derivatives against held-out neighbours, per output
     prediction  the model's error after k steps under the recorded actions
 
@@ -30,6 +29,7 @@ from gradlab.findings import Decision, Finding
 from gradlab.findings.tools import phrase
 from gradlab.runs.long_table import LongTable
 from gradlab.statistics.comparison import Number, more_samples
+from gradlab.verdicts.phrases import row
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import percent, rounded_up, steps, turned
 
@@ -115,11 +115,6 @@ def verdict(run: LogsRun) -> tuple[Finding, ...]:
     return tuple(each for part in (_support, _gradients, _networks, _data) for each in part(run))
 
 
-def _finding(code: str, decision: Decision, found: Number, subject: str = "", at: str = "",
-             **more: Any) -> Finding:  # fmt: skip
-    return Finding(code, decision, subject, *found.estimate, n=found.n, at=at, **more)
-
-
 def _support(run: LogsRun) -> Iterator[Finding]:
     """Is it this policy's record; a row a horizon against scores of the same returns, and where the
     whole return is nearest.
@@ -146,7 +141,7 @@ def _contradicted(same: list[Agreement]) -> bool:
 
 def _agreement(code: str, each: Agreement) -> Finding:
     more = -1 if each.more is None else rounded_up(each.more)
-    found = _finding(
+    found = row(
         code if isfinite(each.gap.value) else "logs.unknown", each.decision, _rooted(each.gap),
         at=f"h = {each.horizon}",
     )  # fmt: skip
@@ -172,12 +167,12 @@ def _gradients(run: LogsRun) -> Iterator[Finding]:
             needed = own.n * goal * (1 - c**2) / c**2 if 0 < c < 1 and own.low > 0 else 0
             more = rounded_up(max(round(needed) - own.n, 1)) if needed else -1
         known: Decision = "undecided" if more else "pass"
-        yield _finding("logs.score", known, own, steps(h), threshold=SUPPORTED, more=more)
+        yield replace(row("logs.score", known, own, steps(h), threshold=SUPPORTED), more=more)
     for onset, slope in numbers(run, "gradient", "variance_slope", "model").items():
         if slope.low > 0:
             value, high, low = (log(2) / each for each in slope.estimate)
             every = Number(value, low, high, slope.n)
-            yield _finding("logs.growth", "pass", every, at=f"h = {onset}", unit=" steps")
+            yield row("logs.growth", "pass", every, at=f"h = {onset}", unit=" steps")
     norms = numbers(run, "gradient", "mean_norm", "model")
     between = [
         (h, _rooted(square, norms[h].value))
@@ -186,7 +181,7 @@ def _gradients(run: LogsRun) -> Iterator[Finding]:
     ]
     if between:
         h, most = max(between, key=lambda each: each[1].value)
-        yield _finding("logs.disagreement", "pass", most, at=f"h = {h}")
+        yield row("logs.disagreement", "pass", most, at=f"h = {h}")
 
 
 def _networks(run: LogsRun) -> Iterator[Finding]:
@@ -196,17 +191,17 @@ def _networks(run: LogsRun) -> Iterator[Finding]:
         small = residual.low > -_FIT and residual.high < _FIT
         off = residual.low > 0 or residual.high < 0
         decision: Decision = "pass" if small else "fail" if off else "undecided"
-        yield _finding("logs.critic", decision, residual, name)
+        yield row("logs.critic", decision, residual, name)
         if name in outside and outside[name].low > _BEYOND:
             at = "{:.3g} to {:.3g}".format(*run.notes["return_bound"])
-            yield _finding("logs.beyond", "fail", outside[name], name, at)
+            yield row("logs.beyond", "fail", outside[name], name, at)
     errors, noise = (run.numbers("direction", name, "output") for name in ("error", "noise"))
     if "all" in errors:
         together, floor = errors.pop("all"), noise["all"]
         known = isfinite(together.low) and together.high - together.low < 1.0
         decision = "pass" if known and floor.low < _NOISY else "undecided"
         worst = max(errors, key=lambda name: errors[name].value)
-        yield _finding("logs.direction", decision, _rooted(together), worst)
+        yield row("logs.direction", decision, _rooted(together), worst)
     elif run.config["model"] is not None:
         yield Finding("logs.no neighbours", "skipped")
     if lost := run.notes.get("prediction_lost"):
@@ -214,7 +209,7 @@ def _networks(run: LogsRun) -> Iterator[Finding]:
     if ahead := numbers(run, "prediction", "error"):
         last = ahead[max(ahead)]
         decision = "pass" if last.high < 1 else "fail" if last.low > 1 else "undecided"
-        yield _finding("logs.prediction", decision, last, steps(max(ahead)))
+        yield row("logs.prediction", decision, last, steps(max(ahead)))
 
 
 def _data(run: LogsRun) -> Iterator[Finding]:
