@@ -60,7 +60,7 @@ Named = Iterator[tuple[str, Array]]
 AT_ONCE = 2
 MINE = f"{__file__}:"  # of this file: networks and tasks of one's own, see below
 TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
-OUTPUTS = {"fit": ".safetensors", "compare": ".html", "sweep": "", "certify": ".json"}
+OUTPUTS = {"fit": ".safetensors", "compare": ".html", "sweep": ""}
 NONE = ("choose", "step")  # commands that write nothing
 # What a run says of the machine, the time and the commit that made it, and sentences.
 OWN = {

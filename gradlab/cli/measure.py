@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _NOTHING = "no estimator was measured yet: nothing was written"
-_KEPT = "the truth is lost; kept for the same command: {}"
+_KEPT = "the truth is lost; go on with what was fitted: {}"
 
 
 def _partial(run: Path) -> Path:
@@ -41,7 +39,7 @@ def _partial(run: Path) -> Path:
 class Measure(MeasureConfig):
     """Which policy gradient helps, up to which horizon, and how sure is that?
 
-    Ctrl-C leaves the complete stages in RUN.partial.h5; the same command reuses fitted networks.
+    Ctrl-C leaves the complete stages in RUN.partial.h5.
 
         gradlab measure path_tracking --starts 128
         gradlab measure mine.py:make_task --policy policy.safetensors --horizon 25
@@ -89,12 +87,12 @@ class Measure(MeasureConfig):
         judged = arguments.with_model(task, self.model, self.gradient_model)
         critics = [given["critic"]] if "critic" in given else []
         check(config.resolved(task), judged, given.get("policy"), critics)
-        kept = self._places(run, task, given, termination)
+        kept = {kind: arguments.beside(_partial(run), kind) for kind in made}
         with bars() as progress:
             try:
                 networks = fitted_networks(
-                    task, given, kept, termination=termination, spectral=self.spectral,
-                    seed=self.seed, progress=progress,
+                    task, given, kept, kept=False, termination=termination,
+                    spectral=self.spectral, seed=self.seed, progress=progress,
                 )  # fmt: skip
                 profile = conduct(
                     config, judged, networks["policy"], networks["critic"], progress=progress,
@@ -103,7 +101,7 @@ class Measure(MeasureConfig):
             except Interrupted as stop:
                 profile, run = stop.profile, _partial(run)
             except KeyboardInterrupt:
-                there = " and ".join(f"the fitted {k}" for k, x in kept.items() if x.is_file())
+                there = " ".join(f"--{k} {x}" for k, x in kept.items() if x.is_file())
                 raise KeyboardInterrupt(_KEPT.format(there) if there else _NOTHING) from None
         profile = timed(profile, begun, "wall_seconds")
         stopped = "interrupted" in profile.config
@@ -118,9 +116,8 @@ class Measure(MeasureConfig):
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
             | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
         )
-        own = glob.escape(_partial(run).stem)
-        for file in () if stopped else run.parent.glob(f"{own}.*.*.safetensors"):
-            file.unlink()
+        for file in () if stopped else kept.values():
+            file.unlink(missing_ok=True)
         norms = {kind: spectral.norms(networks[kind]) for kind in self.spectral}
         more = [norms_found(f"fitted {kind}", each).document for kind, each in norms.items()]
         document = of_run(run, page=not self.no_report, more=more, found=profile)
@@ -146,26 +143,6 @@ class Measure(MeasureConfig):
             return files, termination, ""
         origin = f"SAC's after {UPDATES:,} updates, return {TRAINED[task.name]:,}"
         return files, termination, f"{origin}, measured without its entropy bonus"
-
-    def _places(
-        self, run: Path, task: Task, given: Mapping[str, nn.Module], termination: str
-    ) -> dict[str, Path]:
-        """Where fitted networks are kept until the run is complete: a name for all that they depend
-        on, so that another task, policy or setting finds none."""
-        from gradlab import provenance
-        from gradlab.measurement.assembly import behaviour
-
-        named = [Path(each.rpartition(":")[0] or each) for each in (self.task, self.policy or "")]
-        about = (
-            provenance.commit(), self.seed, self.spectral, termination, task.discount, task.horizon,
-            task.exploration, task.observation_scale, task.action_limit, task.reference_state,
-            sorted(task.parameters.items()), behaviour(task),
-            [file.read_bytes() for file in named if file.is_file()],
-            [provenance.network_hash(each) for each in given.values()],
-        )  # fmt: skip
-        key = hashlib.sha256(repr(about).encode()).hexdigest()[:12]
-        kinds = [kind for kind in ("policy", "critic") if kind not in given]
-        return {kind: arguments.beside(_partial(run), f"{kind}.{key}") for kind in kinds}
 
 
 def _causes(profile: Profile) -> Document:

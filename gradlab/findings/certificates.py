@@ -38,7 +38,6 @@ register({
         "Equal calls", "{subject} changes between equal calls, by {number} ({at}).",
         "Look for a generator, clock, average or warm start.",
     ),
-    "first_call": _fails("First call", "{subject} depends on its first call, by {number}."),
     "random": _fails("Hidden seed", "{subject} depends on a hidden seed, by {number} ({at})."),
     "rows_mix": _fails("Rows mix", "{subject} of a row depends on others, by {number} ({at})."),
     "place": _fails(

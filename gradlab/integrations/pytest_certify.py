@@ -41,7 +41,6 @@ def pytest_collection_modifyitems(
                 imported("gradlab.tools.certify.compute:simulator_of")(target),
                 samples=config.getoption("--gradlab-samples"),
                 fail_above=config.getoption("--gradlab-fail-above"),
-                first_call=True,
             )
         except (InputError, Failure) as error:
             raise pytest.UsageError(f"--gradlab-certify {target}: {error}") from None

@@ -37,7 +37,6 @@ from gradlab.statistics import quantities
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, estimates
 from gradlab.statistics.quantities import TABLE
-from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.truth.truth import Truth, matched_truth
 from gradlab.user_code import differentiating
@@ -150,25 +149,16 @@ def configuration(
 
 def predictions(task: Task) -> str:
     """What a task's model is: its type, and a print of what it predicts from four starts."""
-    return "none" if task.prior is None else _printed(task, task.prior, None)
-
-
-def behaviour(task: Task) -> str:
-    """What a task's simulator does: its type, and prints of where mean and noisy steps lead from
-    four starts."""
-    noise = task.simulator.sample_noise(4, stream(0, "probe noise"), dtype=torch.float64)
-    return " ".join(_printed(task, task.simulator, each) for each in (None, noise))
-
-
-def _printed(task: Task, system: System, noise: Tensor | None) -> str:
+    if task.prior is None:
+        return "none"
     s = task.starts(4, stream(0, "probe")).double()
-    a = torch.full((4, system.action_dim), 0.1, dtype=torch.float64)
+    a = torch.full((4, task.prior.action_dim), 0.1, dtype=torch.float64)
     with torch.no_grad():
-        x = stepped(system, s, a, noise)
+        x = stepped(task.prior, s, a, None)
     # To six digits: rounding, as of another number of threads, is no other model.
     _, exponent = torch.frexp(x.nan_to_num())
     digits = torch.ldexp(torch.ldexp(x.nan_to_num(), 20 - exponent).round(), exponent - 20)
-    return f"{type(system).__name__} {provenance.tensors_hash(digits)[:8]}"
+    return f"{type(task.prior).__name__} {provenance.tensors_hash(digits)[:8]}"
 
 
 @dataclass(frozen=True, eq=False)

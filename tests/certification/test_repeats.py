@@ -1,7 +1,6 @@
 """Steps that depend on more than the row of their arguments."""
 
 import itertools
-import os
 from dataclasses import replace
 from typing import ClassVar
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 import gradlab
-from gradlab.cli.program import command_of
 from gradlab.systems import Certificate, Linearization, Transition, from_function
 from gradlab.tools.certify.result import Deviation, merged
 from tests.certification.steps import codes, found, wrong
@@ -248,37 +246,6 @@ def test_random_state_of_the_caller_is_kept():
     torch.manual_seed(3)
     certified(smooth)
     assert torch.equal(torch.rand(1), wanted)
-
-
-CACHED = """
-import torch, gradlab
-kept = []
-def make():
-    def step(s, a):
-        kept or kept.append(s.detach().mean())
-        return torch.sin(s) + 0.1 * a + {scale} * kept[0], -s.square().sum(1)
-    return gradlab.systems.from_function(step, 2, 2)
-"""
-
-
-@pytest.mark.parametrize(("scale", "passes"), [("1e-3", False), ("0.0", True)])
-def test_what_a_first_call_leaves_behind_is_found_by_another_process(tmp_path, scale, passes):
-    (tmp_path / "cached.py").write_text(CACHED.replace("{scale}", scale))
-    document = command_of("certify")(f"{tmp_path}/cached.py:make", samples=64).run("")
-    assert document["passed"] is passes and document["facts"]["first call"] == "tried"
-    assert ("first_call" in {each["code"] for each in document["findings"]}) is not passes
-
-
-def test_a_first_call_that_fails_elsewhere_is_no_finding():
-    here = os.getpid()
-
-    def step(s, a):
-        if os.getpid() != here:
-            raise RuntimeError("elsewhere")
-        return smooth(s, a)
-
-    made = gradlab.certify(from_function(step, 2, 2), samples=64, first_call=True)
-    assert made.passed and made.facts["first call"].startswith("not tried: step failed")
 
 
 class Memo(torch.autograd.Function):

@@ -488,8 +488,6 @@ REFUSED = {
     ("report", "a.h5", "b.h5"): "gradlab report takes no further 'b.h5'",
     ("measure", "pendulum", "--resume"): "has no option --resume: measurements are not resumed, "
     "run it again with --overwrite; `gradlab train` and `gradlab sweep` resume",
-    ("certify", "pendulum", "--output", "x.h5"): "--output is x.h5: certify writes the "
-    "certificate as --output FILE.json and the page as --html FILE.html, no .h5",
     ("mesure", "pendulum"): "gradlab has no command 'mesure': did you mean measure?",
     (): "gradlab needs a command; see gradlab --help",
     ("train", "ppo", "pendulum"): "algorithm is 'ppo', which gradlab does not train",

@@ -21,8 +21,6 @@ from gradlab.errors import InputError
 from gradlab.findings import failed
 from gradlab.fitting import critics
 from gradlab.measurement import measure as measurement
-from gradlab.measurement.assembly import behaviour, predictions
-from gradlab.networks import checkpoint
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Interrupted, completed
 from gradlab.storage import records
@@ -124,44 +122,26 @@ def test_a_command_that_is_killed_early_writes_nothing(tmp_path):
     assert lines[-1].startswith("gradlab: terminated; ")
 
 
-def test_the_same_command_goes_on_from_the_networks_that_were_fitted(tmp_path, monkeypatch, capsys):
+def test_what_was_fitted_is_kept_and_named(tmp_path, monkeypatch, capsys):
     """A critic took two minutes, and was lost with a measurement that ended in its truth."""
     own, run = tmp_path / "own.py", tmp_path / "run.h5"
     own.write_text(OWN)
-    fitted, whole = [], measurement.conduct
-    fit = critics.fit_critic
+    whole = measurement.conduct
     monkeypatch.setattr(critics, "UPDATES", 3)
     monkeypatch.setattr(critics, "TRAJECTORIES", 4)
-    monkeypatch.setattr(
-        critics, "fit_critic", lambda *a, **k: fitted.append(fit(*a, **k)) or fitted[-1]
-    )
+    words = ["measure", *WORDS, "--policy", f"{own}:policy", "--output", str(run), "--horizon", "2"]
+    words += ["--starts", "16", "--no-report", "--no-rehearsal"]
 
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    def told(*more):
-        words = ["measure", *WORDS, "--policy", f"{own}:policy", "--output", str(run), "--horizon"]
-        code = main([*words, "2", "--starts", "16", "--no-report", "--no-rehearsal", *more])
-        return code, capsys.readouterr().err
-
     monkeypatch.setattr(measurement, "conduct", stopped)
-    for count, more in ((1, ()), (1, ()), (2, ("--seed", "1"))):
-        code, line = told(*more)
-        assert code == 130 and len(fitted) == count
-        assert "kept for the same command: the fitted critic" in line
-    own.write_text(OWN + "\n")  # perhaps another task
-    assert told()[0] == 130 and len(fitted) == 3
+    assert main(words) == 130
+    kept = tmp_path / "run.partial.critic.safetensors"
+    assert f"--critic {kept}" in capsys.readouterr().err and kept.is_file()
     monkeypatch.setattr(measurement, "conduct", whole)
-    assert told()[0] == 0 and len(fitted) == 3
-    kept = checkpoint.load(tmp_path / "run.critic.safetensors").state_dict()
-    assert all(torch.equal(kept[name], x) for name, x in fitted[2].state_dict().items())
-    assert not list(tmp_path.glob("run.partial.*"))
-
-
-def test_tasks_whose_mean_steps_are_equal_behave_alike_only_with_equal_noise():
-    one, other = (tasks.linear_quadratic(**LQR | {"noise_covariance": [[x]]}) for x in (0.01, 0.02))
-    assert predictions(one) == predictions(other) and behaviour(one) != behaviour(other)
-    assert behaviour(one) == behaviour(tasks.linear_quadratic(**LQR))
+    assert main(words) == 0 and not kept.exists()
+    assert (tmp_path / "run.critic.safetensors").is_file()
 
 
 def ended(

@@ -79,17 +79,6 @@ MISTAKES = {
         "starts = lambda n, generator: torch.full((n, 2), 1e200, dtype=torch.float64)\n"
         "    return gradlab.Task(", "make_task.simulator", "is infinite",
     ),
-    "action detached": (
-        "0.1 * action[:, 0]", "0.1 * action[:, 0].detach()",
-        "make_task.simulator", "Its next state's derivative by the action is 0",
-    ),
-    "reward apart": (
-        "return self.state, -(position**2)",
-        "position, speed = position.detach(), speed.detach()\n"
-        "        return self.state, -(position**2)",
-        "make_task.simulator",
-        "Its reward's derivative by the state is 0 and should not be: look for detach(), ",
-    ),
 }  # fmt: skip
 
 
@@ -113,21 +102,6 @@ def test_a_mistake_is_named(mistake, tmp_path, capsys):
     )
 
 
-def test_derivatives_that_are_not_those_of_the_step(tmp_path):
-    file = tmp_path / "wrong.py"
-    file.write_text(
-        "import torch, gradlab\n"
-        "def step(s, a):\n"
-        "    cut = s.detach() + 0.5 * (s - s.detach())\n"
-        "    return cut + a, -(s[:, 0] ** 2)\n"
-        "starts = lambda n: torch.randn(n, 1, dtype=torch.float64)\n"
-        "def make_task():\n"
-        "    system = gradlab.systems.from_function(step, state_dim=1, action_dim=1)\n"
-        "    return gradlab.Task('half', system, None, starts, discount=0.9, horizon=5)\n"
-    )
-    assert "by the state is not that of its step at 8 of 8" in states(file)["make_task.simulator"]
-
-
 def test_a_step_that_is_not_finite_is_named_with_its_state_and_action(tmp_path):
     file = tmp_path / "lost.py"
     file.write_text(
@@ -145,23 +119,6 @@ def test_a_step_that_is_not_finite_is_named_with_its_state_and_action(tmp_path):
     number = r"-?[\d.e-]+"
     at = rf"Its next reward is NaN at state \(9, 5.5\) and action \({number}, {number}\)\. "
     assert re.fullmatch(at + re.escape(OTHER_BOUNDS), text.strip())
-
-
-@pytest.mark.parametrize(("share", "sound"), [(1.0, True), (0.5, False)])
-def test_a_step_in_float32_is_judged_by_its_precision(share, sound, tmp_path):
-    file = tmp_path / "single.py"
-    file.write_text(
-        "import torch, gradlab\n"
-        "def step(s, a):\n"
-        f"    cut = (s.detach() + {share} * (s - s.detach())).float()\n"
-        "    after = torch.sin(cut) + a.float()\n"
-        "    return after.double(), -(after[:, 0] ** 2).double()\n"
-        "starts = lambda n: torch.randn(n, 1, dtype=torch.float64)\n"
-        "def make_task():\n"
-        "    system = gradlab.systems.from_function(step, state_dim=1, action_dim=1)\n"
-        "    return gradlab.Task('single', system, None, starts, discount=0.9, horizon=5)\n"
-    )
-    assert ("make_task.simulator" not in states(file)) is sound
 
 
 def test_a_function_that_mixes_rows(tmp_path):
@@ -266,22 +223,6 @@ def test_networks_of_other_widths_are_neither(tmp_path):
     assert "Neither policy nor critic" in found["wide"]
     assert "expected (8,)" in found["make_critic"]  # [8, 1]
     assert command.endswith(f"--policy {file}:make_policy")
-
-
-def test_a_straight_through_latent_is_a_surrogate_and_nothing_is_missing(tmp_path):
-    """One-hot latents whose derivative is the softmax's: by differences they do not move."""
-    file = written("worldmodel", tmp_path)
-    text = file.read_text().replace(
-        "        return z + self.dynamics(torch.cat([z, a], 1))",
-        "        p = torch.softmax(self.dynamics(torch.cat([z, a], 1)), 1)\n"
-        "        hard = nn.functional.one_hot(p.argmax(1), p.shape[1]).to(p)\n"
-        "        return hard + p - p.detach()",
-    )
-    file.write_text(text)
-    lines, after = checked(str(file), "")
-    assert "fail" not in {each.decision for each in lines} and after
-    told = [each for each in lines if each.code == "check.surrogate"]
-    assert told and all(each.subject == "make_task.prior" for each in told)
 
 
 Q = torch.tensor([[2.0, 0.3], [0.3, 1.0]], dtype=torch.float64)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import as_text
+from gradlab.cli.answer import of_run
 from gradlab.cli.streams import Document, bars, undisturbed
-from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
     from gradlab.systems.system import System
     from gradlab.tasks import Task
-
-_SUFFIXES = {"html": ".html", "output": ".json"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Certify:
     Exit code 0: sound; 1: a derivative is wrong by more than --fail-above.
 
         gradlab certify Hopper-v5 --samples 512
-        gradlab certify mine.py:simulator --html page.html
+        gradlab certify mine.py:simulator --output runs/mine.h5
     """
 
     simulator: Annotated[
@@ -47,29 +45,21 @@ class Certify:
     fail_above: float = 1e-3
     """Relative error from which a derivative is wrong."""
     seed: arguments.Seed = 0
-    html: Annotated[Path | None, arg(metavar="FILE.html")] = None
-    """The page."""
-    output: Annotated[Path | None, arg(metavar="FILE.json")] = None
-    """The certificate."""
+    output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
+    """File of the certificate, with its page beside it. Default: none."""
+    overwrite: arguments.Overwrite = False
+    no_report: arguments.NoReport = False
     explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document."""
+    json: arguments.Json = False
 
     def run(self, command: str) -> Document:
         """Certify, and write what was asked for; `passed` decides the exit code."""
         with undisturbed():
-            from gradlab.reporting.output import named, write
             from gradlab.tasks import Task
             from gradlab.tools.certify.compute import certify, simulator_of
-            from gradlab.tools.certify.page import page
 
-        for name, suffix in _SUFFIXES.items():
-            path = getattr(self, name)
-            if path is not None and path.suffix != suffix:
-                raise InputError(
-                    f"--{name} is {path}: certify writes the certificate as --output FILE.json and "
-                    f"the page as --html FILE.html, no .h5"
-                )
+        if self.output is not None:
+            arguments.check_outputs(self.output, (), self.overwrite, page=not self.no_report)
         if self.settings:
             system: System | Task = arguments.named_task(self.simulator, self.settings)
         else:
@@ -77,8 +67,8 @@ class Certify:
         policy = arguments.networks(policy=self.policy).get("policy")
         with bars() as progress:
             found = certify(
-                system, policy=policy, samples=self.samples, first_call=True,
-                fail_above=self.fail_above, seed=self.seed, progress=progress,
+                system, policy=policy, samples=self.samples, fail_above=self.fail_above,
+                seed=self.seed, progress=progress,
             )  # fmt: skip
         if not isinstance(system, Task):  # whose class has no name that readers know it by
             found = replace(found, system=Path(self.simulator).name)
@@ -90,15 +80,7 @@ class Certify:
         facts = {**found.facts, "command": shlex.join([*words, "--seed", str(self.seed)])}
         found = replace(found, facts=facts)
         document: Document = found.document()
-        if self.html is not None:
-            document["report"] = str(write(named(self.html), page(found)))
         if self.output is not None:
-            text = as_text(document, ensure_ascii=False, indent=1)
-
-            def save(path: Path) -> None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"{text}\n", encoding="utf-8")
-
-            keep({self.output: save})
-            document["run"] = str(self.output)
+            keep({self.output: partial(found.save, overwrite=self.overwrite)})
+            document |= of_run(self.output, page=not self.no_report, found=found)
         return document

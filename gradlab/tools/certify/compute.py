@@ -44,7 +44,6 @@ def certify(
     samples: int = 2048,
     seed: int = 0,
     fail_above: float = 1e-3,
-    first_call: bool = False,
     progress: Progress = silent,
 ) -> Certification:
     """Whether a system's derivatives are those of its own step, and where not.
@@ -60,8 +59,6 @@ def certify(
         samples: number of states that are drawn.
         seed: of every draw.
         fail_above: relative error from which a derivative is wrong.
-        first_call: try in two processes that branch off whether a first call leaves something
-            behind: nothing may have called the step before.
         progress: called as progress(stage, done, total).
 
     Raises:
@@ -92,21 +89,15 @@ def certify(
     validation.whole("samples", samples, _FEWEST)
     validation.whole("seed", seed)
     tolerance = validation.number("fail_above", fail_above, above=0)
-    validation.flag("first_call", first_call)
     names = Names(
         tuple(task.state_names if task else ()) or tuple(f"s{k}" for k in range(system.state_dim)),
         tuple(task.action_names if task else ())
         or tuple(f"a{k}" for k in range(system.action_dim)),
     )
-    move = (
-        repeats.first_call_move(sampling.law(system, task, None, None, seed))
-        if first_call
-        else None
-    )
     drawn = sampling.law(system, task, policy, s, seed, -(-samples // 2))
     try:
         taken, loss, off, found = sampling.sampled(drawn, (s, a, xi), samples, _stepped)
-        more, table, facts = _examined(names, taken, loss, drawn, tolerance, move, progress)
+        more, table, facts = _examined(names, taken, loss, drawn, tolerance, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):
             raise InputError(
@@ -152,7 +143,7 @@ def _described(system: System, epsilon: float, inside: Mapping[str, str | None])
 
 def _examined(
     names: Names, taken: Samples, loss: Loss | None, drawn: StartLaw, tolerance: float,
-    move: float | str | None, progress: Progress,
+    progress: Progress,
 ) -> tuple[list[Deviation], list[BlockErrors], dict[str, Any]]:  # fmt: skip
     """Every test at the points taken: deviations, rows of the table and facts.
 
@@ -160,7 +151,6 @@ def _examined(
         loss: the first rollout of these points that left the finite numbers.
         drawn: the law of the points, which knows the limits of actions.
         tolerance: relative error from which a derivative is wrong.
-        move: of `repeats.first_call_move`; None: not asked for.
     """
     system, every = drawn.system, taken.points
     y = _stepped(system, every)
@@ -225,10 +215,6 @@ def _examined(
             of_derivatives = [each for each in of_derivatives if each.code not in result.LOOSE]
         of_derivatives += kinks
         of_step += later
-    if move is not None:
-        facts["first call"] = move if isinstance(move, str) else "tried"
-        if not any(each.code in ("stale", "restless") for each in of_step):
-            of_step += repeats.of_first_call(move, epsilon)
     if all(each.decision != "fail" for each in of_step):  # a function of its arguments
         of_derivatives += _stairs(names, flat, share)
     return [*of_step, *lost, *_low_precision(inside, epsilon), *of_derivatives], rows, facts
@@ -294,7 +280,7 @@ def _traced(found: Deviation, exam: comparison.Examination, lost: Tensor) -> Dev
         return out.reward if reward else out.state
 
     origin = _nan_origin(output, here.z)
-    at = found.detail, origin, f"row {first}", sampling.region(exam.names, points.z, bad)
+    at = found.detail, origin, f"row {first}", sampling.first_of(exam.names, points.z, bad)
     return replace(found, detail=", ".join(filter(None, at)))
 
 

@@ -2,7 +2,6 @@
 
     stale              another call in between changes the result
     restless           every call does
-    first_call         a first call leaves something behind
     random             another seed of torch, NumPy and Python changes it
     rows_mix           other rows in the batch, or fewer, change it
     place              its own place among the same rows changes it
@@ -11,32 +10,27 @@
 
 Results are equal up to sums in another order, or to a hundredth of the tolerated error: a solver
 with one step size for a whole batch moves within its tolerance, which is a note and a noise of the
-differences. A first call that leaves something behind is found by two processes that branch off.
+differences.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import random
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.errors import InputError, in_short
+from gradlab.errors import InputError
 from gradlab.systems.system import BLOCKS, System
 from gradlab.tools.certify import evaluation
 from gradlab.tools.certify.comparison import Examination
 from gradlab.tools.certify.evaluation import SMALL, Derivative, Points, at_once, evenly
 from gradlab.tools.certify.result import LOOSE, Deviation, Names
-from gradlab.tools.certify.sampling import StartLaw
 
 _STATES, _FEWER = 64, 7
 _EQUAL = 1e3  # units of ε, relative to the largest value of an output
@@ -254,71 +248,3 @@ def after_calls(exam: Examination, few: Points, before: Tensor) -> list[Deviatio
     again = any(float(each.max()) <= _EQUAL * exam.epsilon for each in moves)
     where = f"in {exam.names.rows[int(most.argmax())]}"
     return [Deviation("restless" if again else "stale", size, detail=where)]
-
-
-_LONGEST = 20.0  # s of a process
-_THREADED = ("jax", "warp")  # whose threads a process that branches off would wait for
-
-
-def first_call_move(drawn: StartLaw) -> float | str:
-    """By how much y of the same points moves where another call comes first, or why that was not
-    tried: two processes that branch off before anything is called."""
-    threaded = [name for name in _THREADED if name in sys.modules]
-    if threaded or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return f"not tried: {(*threaded, 'CUDA')[0]} does not branch off"
-    system = drawn.system
-    action = drawn.action_size * drawn.draw("anew", len(drawn.starts), system.action_dim)
-    z = torch.cat([drawn.starts, action], 1)
-    points = drawn.samples(z, "given").points
-    few = points.at(slice(0, len(points) // 2))
-    other = Points(few.z.flip(0) * 1.1 + 0.1, few.noise)
-
-    def after() -> Tensor:
-        at_once(system, other)
-        return at_once(system, points)
-
-    try:
-        return _gap(_apart(lambda: at_once(system, points)), _apart(after))
-    except (OSError, ValueError, RuntimeError) as error:
-        return f"not tried: {in_short(error)}"
-
-
-def of_first_call(move: float | str, epsilon: float) -> list[Deviation]:
-    """What a first call leaves behind."""
-    if isinstance(move, str) or move <= _EQUAL * epsilon:
-        return []
-    return [Deviation("first_call", move)]
-
-
-def _apart(work: Callable[[], Tensor]) -> Tensor:
-    """The result of work in a process that branches off here."""
-    context: Any = multiprocessing.get_context("fork")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_sent, args=(send, work), daemon=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads, which the other process does not use
-        process.start()
-    try:
-        if not receive.poll(_LONGEST):
-            raise RuntimeError(f"no answer after {_LONGEST:g} s")
-        try:
-            found = receive.recv()
-        except EOFError:
-            raise RuntimeError("the process ended without an answer") from None
-    finally:
-        process.kill()
-        process.join()
-    if isinstance(found, str):
-        raise RuntimeError(found)
-    return torch.from_numpy(found)
-
-
-def _sent(send: Any, work: Callable[[], Tensor]) -> None:
-    """Send the result's numbers, or the words of what failed."""
-    torch.set_num_threads(1)  # threads do not branch off
-    answer: np.ndarray[Any, Any] | str
-    try:
-        answer = work().double().cpu().numpy()
-    except Exception as error:
-        answer = str(error) or type(error).__name__
-    send.send(answer)

@@ -72,7 +72,7 @@ class Entry:
 LOOSE = ("stale", "random", "rows_mix", "place")
 _OF: dict[Decision, tuple[str, ...]] = {
     "fail": (
-        "wrong", "dead", "not_finite", "restless", "first_call", "arguments_changed",
+        "wrong", "dead", "not_finite", "restless", "arguments_changed",
         "result_changed", *LOOSE,
     ),
     "undecided": (

@@ -39,7 +39,6 @@ _NEAR = 10 * max(_SCALES)  # where nobody says what states are usual, a rollout 
 _GROWTH = 2.0  # from half of a rollout to its end: more than a drift's
 _BEYOND = 1.3  # of a limit
 _FEWEST, _SHARE = 16, 0.25  # finite points, and their share, below which nothing is judged
-_BOUNDS, _PARTED = 4, 0.9  # of coordinates that are named; share of the points beyond them
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def not_finite(names: Names, z: Tensor, y: Tensor, rollout: Loss | None) -> list
         output, count, at = rollout[0], count or rollout[1], [rollout[2]]
     if left < n:
         output = int(bad.any(0).nonzero()[0])
-        at.append(region(names, z, lost))
+        at.append(first_of(names, z, lost))
         if left < max(_FEWEST, _SHARE * n):
             code, count = "few_finite", left
     entry = Entry(names.rows[output], "")
@@ -170,37 +169,10 @@ def not_finite(names: Names, z: Tensor, y: Tensor, rollout: Loss | None) -> list
     return [found] if at else []
 
 
-def region(names: Names, z: Tensor, lost: Tensor) -> str:
-    """Bounds of coordinates beyond which the lost points are, and no other, of z [N, ds + da], or
-    the first of them where no bounds part them."""
-    inside, left = z[~lost], z[lost]
-    n, found = len(left), list[str]()
-    while len(inside) and len(left) and len(found) < _BOUNDS:
-        low, high = inside.amin(0), inside.amax(0)
-        beyond = torch.stack([left < low, left > high])
-        side, column = divmod(int(beyond.sum(1).argmax()), z.shape[1])
-        out = beyond[side, :, column]
-        if int(out.sum()) < 2:  # one lies beyond all others by chance
-            break
-        lies = left[out, column]
-        near, edge = (lies.amax(), low) if side == 0 else (lies.amin(), high)
-        bound = _between(float(near), float(edge[column]))
-        found.append(f"{names.columns[column]} {'<>'[side]} {bound:g}")
-        left = left[~out]
-    parted = n - len(left)
-    if parted < _PARTED * n:
-        values = zip(names.columns, z[lost][0].tolist(), strict=True)
-        return f"first at {', '.join(f'{name} {x:.3g}' for name, x in values)}"
-    return f"{'all' if parted == n else parted} have {' or '.join(found)}, and no other has"
-
-
-def _between(lost: float, kept: float) -> float:
-    """The number of fewest digits from `kept`, at most, to `lost`, which it is not."""
-    middle = (lost + kept) / 2
-    for bound in (0.0, *(float(f"{middle:.{digits}g}") for digits in range(1, 17))):
-        if kept <= bound < lost or lost < bound <= kept:
-            return bound
-    return kept
+def first_of(names: Names, z: Tensor, lost: Tensor) -> str:
+    """The first lost point of z [N, ds + da], by its coordinates."""
+    values = zip(names.columns, z[lost][0].tolist(), strict=True)
+    return f"first at {', '.join(f'{name} {x:.3g}' for name, x in values)}"
 
 
 def started(drawn: StartLaw, n: int) -> Samples:
