@@ -18,17 +18,14 @@ from gradlab.data.trajectories import stream
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.remedies.result import (
     BASELINE,
-    CLIPPED,
     SIMULATOR,
-    SMOOTH,
     STEPS,
     TIME,
-    Key,
     ModelPair,
     ModelValue,
     Remedies,
-    extended,
     longer,
+    of_trial,
 )
 
 
@@ -105,30 +102,25 @@ def values(model: str, factor: float, trial: int) -> list[ModelValue]:
         errors.append(bias + variance / BATCH)
         of = {"bias2": bias, "variance": variance, "mse": errors[-1], "cosine": 1 - 0.1 * bias}
         of |= {"relative_mse": errors[-1] / 0.3, "prediction_error": 0.05 * h * size * noise[2]}
-        found += [ModelValue(model, Key(name, at=h), value) for name, value in of.items()]
+        found += [ModelValue(model, name, value, at=h) for name, value in of.items()]
     for block in ("A", "B", "r_s", "r_a"):
-        found += [
-            ModelValue(
-                model, Key("jacobian_error", block, region=region), worse * factor * noise[3]
-            )
-            for region, worse in ((SMOOTH, 0.1), (CLIPPED, 1.0))
-        ]
+        found.append(ModelValue(model, "jacobian_error", 0.1 * factor * noise[3], block))
     single = {
         "least_mse": min(errors), "usable_horizon": 3.0 + (factor < 1), "best_horizon": 2.0,
         "lyapunov": 0.05 * factor * noise[4], "held_out_mse": 0.1 / factor * noise[5],
         "step_cost": {"dd": 1.6}.get(model, 1.0),
     }  # fmt: skip
-    return [*found, *(ModelValue(model, Key(name), value) for name, value in single.items())]
+    return [*found, *(ModelValue(model, name, value) for name, value in single.items())]
 
 
 def planted(trials: int = 4, task: str = "planted", **changed: Any) -> Remedies:
-    cells = None
+    cells: list[ModelValue] = []
     for trial in range(trials):
         numbers = values(BASELINE, 1.0, trial)
         for arm in ARMS:
             numbers += [*values(arm, FACTOR[arm], trial), *values(longer(arm), LONGER, trial)]
-        numbers.append(ModelValue(SIMULATOR, Key("lyapunov"), 0.04 + 0.001 * trial))
-        cells = extended(cells, trial, numbers)
+        numbers.append(ModelValue(SIMULATOR, "lyapunov", 0.04 + 0.001 * trial))
+        cells += of_trial(trial, numbers)
     pairs = [
         pair
         for arm in ARMS
@@ -144,8 +136,9 @@ def planted(trials: int = 4, task: str = "planted", **changed: Any) -> Remedies:
             {"trial": k, "truth": {"status": "converged", "reason": ""}} for k in range(trials)
         ]
     }
-    assert cells is not None
-    return replace(Remedies(cells, tuple(pairs), config, {"torch": "2.13.0"}, notes), **changed)
+    return replace(
+        Remedies(tuple(cells), tuple(pairs), config, {"torch": "2.13.0"}, notes), **changed
+    )
 
 
 RUN = planted()

@@ -318,7 +318,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
     },
     "remedies": {
         "four trials": lambda folder: remedies(planted_tools.RUN),
-        "one trial, which has no interval over trials": lambda folder: remedies(
+        "one trial, which has no interval": lambda folder: remedies(
             planted_tools.planted(trials=1)
         ),
     },

@@ -48,7 +48,7 @@ class RemediesCommand:
     stabilising feedback."""
     critic: arguments.CriticFile = None
     trials: int = 5
-    """Trials; intervals are over them, or with 1 over its starts."""
+    """Trials, over which intervals are: one has none."""
     type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
     """As --type of `gradlab fit`."""
     network: Literal["small", "mbpo", "rp-pgm"] = "small"

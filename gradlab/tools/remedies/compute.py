@@ -53,8 +53,8 @@ from gradlab.tools.remedies.result import (
     DEFAULT,
     ModelValue,
     Remedies,
-    extended,
     load,
+    of_trial,
 )
 from gradlab.user_code import differentiating
 
@@ -134,12 +134,13 @@ def measured(
     # Steps and horizons at which predictions or gradients left the finite numbers.
     lost: dict[str, int] = {}
     for value in values:
-        if value.key.quantity in ("prediction_error", "variance") and not isfinite(value.value):
+        if value.quantity in ("prediction_error", "variance") and not isfinite(value.value):
             lost[value.model] = lost.get(value.model, 0) + 1
     fitted = {f"{x.recipe}, {x.epochs} epochs": dict(made.notes) for x, made in parts.items()}
     reference = truth.reference
     notes = {
-        "trial": trial, "rows": len(data), "fits": fitted, "samples": fits.counted(bench),
+        "trial": trial, "rows": len(data), "fits": fitted,
+        "samples": {"all": int(bench.compared.sum()), "masked": int((~bench.compared).sum())},
         "truth": {
             "status": reference.status, "steps": reference.horizon, "reason": reference.reason,
         },
@@ -244,7 +245,7 @@ def compare_remedies(
         values, notes = measured(question, k, plan, folder / f"trial-{k}", progress)
         before = run.notes["trials"] if run else []
         run = Remedies(
-            cells=extended(run.cells if run else None, k, values),
+            values=(*(run.values if run else ()), *of_trial(k, values)),
             pairs=plan.pairs,
             config=config,
             environment=provenance.environment() | {"precision": "float64"},

@@ -1,6 +1,6 @@
 """What each remedy changes beside what it costs, and every model by itself.
 
-Effects take `Remedies.table()`, a row per arm, budget, quantity, block, at and region; levels and
+Effects take `Remedies.table()`, a row per arm, budget, quantity, block and at; levels and
 marks take `Remedies.levels()`, a row per model.
 """
 
@@ -27,15 +27,7 @@ from gradlab.figures.style import (
     Dash,
     Look,
 )
-from gradlab.tools.remedies.result import (
-    ALL,
-    BASELINE,
-    CLIPPED,
-    SIMULATOR,
-    SMOOTH,
-    STEPS,
-    TIME,
-)
+from gradlab.tools.remedies.result import BASELINE, SIMULATOR, STEPS, TIME
 
 _LOOKS: Mapping[str, tuple[str, Dash, str]] = {
     BASELINE: (INK, "-", "o"), SIMULATOR: (MUTED, (0, (7, 2.5)), ""),
@@ -43,10 +35,9 @@ _LOOKS: Mapping[str, tuple[str, Dash, str]] = {
     "multistep": (GREEN, (0, (3, 1.2, 1, 1.2)), "v"), "multistep-dd": (GREEN, "-", "*"),
     "two-model": (PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"), "mse": (OCHRE, (0, (9, 2)), "P"),
     "double-parameters": (CYAN, (0, (2, 1)), "X"), "ensemble": (BLUE, "-", "<"),
-    "sobolev": (VERMILION, "-", ">"), "more-data": (OCHRE, "-", "h"),
-    "batch × 2": (MUTED, "-", "d"), "batch × 4": (MUTED, "-", "d"),
+    "sobolev": (VERMILION, "-", ">"),
 }  # fmt: skip
-_BLOCKS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
+_BLOCKS = {block: look.label for block, look in style.DERIVATIVES.items()}
 QUANTITIES = {
     "least_mse": "Least error of the gradient over the horizons",
     "mse": "Mean squared error of the gradient",
@@ -71,7 +62,6 @@ _FAR = 1e4  # times the usual level: what is beyond is drawn here
 _BUDGETS = {
     TIME: Look(f"at {TIME}", BLUE, "-", "o"),
     STEPS: Look(f"at {STEPS}", VERMILION, (0, (5, 1.6)), "s"),
-    "": Look("exact", MUTED, "-", "d"),
 }
 _MODELS, _STAR = Look("models", BLUE, "-", "o"), Look("", OCHRE, "-", "*")
 _OVER = "with the remedy over without"
@@ -110,18 +100,9 @@ def remedy_effects(
 
 
 def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str = TIME) -> Axes:
-    """Errors of every block's derivatives, with over without; clips and contacts by themselves."""
+    """Errors of every block's derivatives, with over without."""
     rows = table[(table["quantity"] == "jacobian_error") & (table["budget"] == budget)]
-    # Smooth and clipped apart where there are clipped points.
-    places: dict[tuple[str, str], str] = {}
-    for block, symbol in _BLOCKS.items():
-        here = set(rows[rows["block"] == block]["region"])
-        shown = (SMOOTH, CLIPPED) if CLIPPED in here or ALL not in here else (ALL,)
-        places |= {(block, x): symbol + f", {x}" * (x != ALL) for x in shown if x in here}
-    own = rows.assign(
-        output=[places.get(x, "") for x in zip(rows["block"], rows["region"], strict=True)]
-    )
-    own = own[own["output"] != ""]
+    own = rows.assign(output=rows["block"].map(_BLOCKS))
     series = {look: own[own["arm"] == arm] for arm, look in looks(_arms(rows)).items()}
     notes = [f"at {budget}; below 1: smaller with the remedy"]
     title, why = "Error of the Jacobians on the path", "no Jacobians were compared"
@@ -142,7 +123,7 @@ def _ratios(
             clipped = {end: each[own].clip(1 / _REACH, _REACH) for end, own in ends.items()}
             known[look] = each.assign(**clipped)
     return marks(
-        ax, title, known, _OVER, along=along, level=1.0, notes=[*notes, *_beyond(rows)], empty=why
+        known, ax, title, _OVER, along=along, level=1.0, notes=[*notes, *_beyond(rows)], empty=why
     )
 
 
@@ -180,8 +161,7 @@ def remedy_levels(
 
 
 def _by_name(rows: pd.DataFrame, column: str, names: Sequence[str]) -> Series:
-    every = rows[rows["region"] == ALL]
-    return {looks([name])[name]: every[every[column] == name] for name in names}
+    return {looks([name])[name]: rows[rows[column] == name] for name in names}
 
 
 def remedy_marks(
@@ -204,7 +184,7 @@ def remedy_marks(
         label = QUANTITIES.get(beside, beside)
         series[replace(_STAR, label=label)] = starred.assign(output=starred["model"])
     title = QUANTITIES.get(quantity, quantity)
-    return marks(ax, title, series, unit, along="model", empty="not measured")
+    return marks(series, ax, title, unit, along="model", empty="not measured")
 
 
 def _named(rows: pd.DataFrame, column: str) -> list[str]:

@@ -16,9 +16,8 @@ Values of every model of a trial: predictions, Jacobians, growth and gradients.
     growth       finite-time exponent of A + BK along the model's own closed loop
     gradients    θ in the first action, states and Jacobians of the model, against one shared truth
 
-Points on a clip, a limit or beyond a joint's limit stand apart from smooth ones, and so does what
-the simulator flags. A flagged difference, inside whose stencil a contact switches, is no derivative
-at all: masked, and counted.
+A flagged difference, inside whose stencil a contact switches, is no derivative at all: masked, and
+counted.
 """
 
 from __future__ import annotations
@@ -60,22 +59,14 @@ from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import least_error_at, usable_prefix
 from gradlab.statistics import chains
 from gradlab.statistics.moments import Array
-from gradlab.statistics.over_groups import group_sums
 from gradlab.storage import whole_files
-from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.system import System, step_running
-from gradlab.tasks import Task
 from gradlab.tools.remedies.result import (
     ABOUT,
-    ALL,
     BASELINE,
-    CLIPPED,
-    HALF,
     SIMULATOR,
-    SMOOTH,
     STEPS,
     TIME,
-    Key,
     ModelPair,
     ModelValue,
     longer,
@@ -87,14 +78,10 @@ _MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
 
 @dataclass(frozen=True, eq=False)
 class FitRecipe:
-    """How a model is fitted; `half`: to the first half of the rows."""
+    """How a model is fitted."""
 
     settings: ModelSettings
     loss: Loss
-    half: bool = False
-
-    def rows(self, data: Trajectories) -> Trajectories:
-        return trajectories.first(data, max(len(data) // 2, 1)) if self.half else data
 
 
 class FittedPart(NamedTuple):
@@ -117,8 +104,8 @@ def recipe(
 ) -> FitRecipe:
     """The baseline's recipe with one thing changed."""
     likelihood = OneStepError("nll")
-    if name in (BASELINE, HALF):
-        return FitRecipe(settings, likelihood, half=name == HALF)
+    if name == BASELINE:
+        return FitRecipe(settings, likelihood)
     if name == "spectral":
         if settings.spectral is not None:
             raise InputError(
@@ -175,7 +162,7 @@ def made(
         folder.mkdir(parents=True, exist_ok=True)
         try:
             if part.recipe not in descents:
-                descents[part.recipe] = prepared(recipe.rows(data), settings, recipe.loss)
+                descents[part.recipe] = prepared(data, settings, recipe.loss)
             descent, constant = descents[part.recipe]
             descend(descent, settings, progress)
             fit = finished(descent, settings, recipe.loss, constant)
@@ -224,7 +211,7 @@ def price_values(
         recipe: of the part that predicts; cost: of a step, in steps of the baseline.
     """
     ensemble = parts[0].ensemble
-    rows, _, held, _ = rows_of_fit(recipe.rows(data), recipe.settings)
+    rows, _, held, _ = rows_of_fit(data, recipe.settings)
     inputs = rows.inputs[held]
     mean, log_variance = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))
     square = (mean - rows.targets[held]).square()
@@ -235,7 +222,7 @@ def price_values(
         "fit_seconds": sum(float(part.notes["seconds"]) for part in parts),
         "step_cost": cost,
     }
-    return [ModelValue(name, Key(quantity), value) for quantity, value in prices.items()]
+    return [ModelValue(name, quantity, value) for quantity, value in prices.items()]
 
 
 _REPEATS = 7
@@ -266,7 +253,7 @@ def fits_of(arm: str) -> tuple[str, ...]:
     if arm not in ABOUT and not is_user_function(arm):
         names = ", ".join(ABOUT)
         raise InputError(f"arm {arm!r} is unknown, expected some of {names}, or file.py:loss")
-    return {"two-model": ("dd",), "more-data": (HALF,)}.get(arm, (arm,))
+    return {"two-model": ("dd",)}.get(arm, (arm,))
 
 
 def steps_per_epoch(recipes: Mapping[str, FitRecipe], data: Trajectories) -> dict[str, int]:
@@ -310,10 +297,6 @@ def planned(
     models: dict[str, tuple[FittedPart, ...]] = {BASELINE: (base,)}
     pairs: list[ModelPair] = []
     for arm in arms:
-        if arm == "more-data":
-            models[HALF] = (alike(HALF),)
-            pairs += [ModelPair(arm, budget, HALF, BASELINE) for budget in (STEPS, TIME)]
-            continue
         parts = tuple(alike(name) for name in fits_of(arm))
         models[arm] = (base, *parts) if arm == "two-model" else parts
         models[longer(arm)] = (FittedPart(BASELINE, max(1, round(epochs * costs[arm]))),)
@@ -323,7 +306,7 @@ def planned(
 
 def _descent(name: str, recipe: FitRecipe, data: Trajectories) -> Descent:
     try:
-        return prepared(recipe.rows(data), recipe.settings, recipe.loss)[0]
+        return prepared(data, recipe.settings, recipe.loss)[0]
     except InputError as error:
         raise InputError(f"arm {name}: {error}") from error
 
@@ -338,14 +321,14 @@ class _Bench:
     Attributes:
         path: of the simulator under the policy, from the truth's starts.
         visited: the simulator's Jacobians along it.
-        regions: name → samples [H, N] whose Jacobians are compared.
+        compared: bool [H, N], samples whose Jacobians are.
         critic: of every gradient's tail, or None.
     """
 
     truth: SharedTruth
     path: trajectories.Path
     visited: Visited
-    regions: Mapping[str, NDArray[np.bool_]]
+    compared: NDArray[np.bool_]
     critic: nn.Module | None
 
 
@@ -355,37 +338,17 @@ def bench(truth: SharedTruth, critic: nn.Module | None, progress: Progress = sil
     here = truth.setting
     path, K = rollout_with_jacobians(simulator, here.policy, here.starts, here.horizon, here.seed)
     visited = visit(simulator, None, path, K, progress)
-    at = regions(truth.task, visited)
     if visited.true.step is None:  # exact, so that a flag tells of a clip, not of a failure
         trusted = replace(visited.true, flags=np.zeros_like(visited.true.flags))
         visited = replace(visited, true=trusted)
-    return _Bench(truth, path, visited, at, critic)
-
-
-def regions(task: Task, visited: Visited) -> dict[str, NDArray[np.bool_]]:
-    """All samples that are compared, and those off and on a clip or limit.
-
-    A clip shows in the Jacobian: a state that stays whatever changes, an action without effect,
-    where elsewhere there is one.
-    """
-    J, ds, exact = visited.true.J, visited.states.shape[2], visited.true.step is None
-    usable = visited.true.finite if exact else visited.true.usable
-    still = np.concatenate([(J[..., :ds, :] == 0).all(3), (J[..., ds:] == 0).all(2)], axis=2)
-    clipped = visited.true.flags | (still & ~np.all(still, axis=(0, 1))).any(axis=2)
-    if task.action_limit is not None:
-        clipped |= (np.abs(visited.actions) >= np.array(task.action_limit)).any(axis=2)
-    environment = mujoco_environment(task.simulator)
-    if environment is not None:
-        states = torch.from_numpy(visited.states[:-1][usable])
-        clipped[usable] |= environment.beyond_limits(states).numpy()
-    return {ALL: usable, SMOOTH: usable & ~clipped, CLIPPED: usable & clipped}
+    return _Bench(truth, path, visited, visited.true.usable, critic)
 
 
 def simulator_values(bench: _Bench) -> list[ModelValue]:
     """What models are shown beside: the simulator's exponent, and the error of no change."""
     squares = _distances(bench, bench.visited.states[:1])
     scale = np.ones_like(squares) * bench.visited.states.shape[2]
-    values = _root_ratios(SIMULATOR, "no_change", squares, scale, bench.visited.group)
+    values = _root_ratios(SIMULATOR, "no_change", squares, scale)
     return [*values, *_exponent(SIMULATOR, bench, bench.visited.true, bench.visited.K)]
 
 
@@ -405,16 +368,13 @@ def model_values(name: str, system: System, bench: _Bench) -> list[ModelValue]:
     guess = blocks(system, bench.path, jacobian_noise(simulator, system, bench.path), silent, "")
     compared = jacobian_squares(replace(visited, guess=guess))
     values = []
-    for region, inside in bench.regions.items():
-        kept = inside & guess.usable
-        for block, (miss, size) in compared.items():
-            if not kept.any() or not size[kept].any():
-                continue  # nothing there, or a block that is 0
-            wrong, whole = (np.where(kept, part, 0.0).sum(0) for part in (miss, size))
-            value = _root_ratio(wrong, whole, visited.group)
-            values.append(ModelValue(name, Key("jacobian_error", block, region=region), *value))
+    kept = bench.compared & guess.usable
+    for block, (miss, size) in compared.items():
+        if kept.any() and size[kept].any():  # not a block that is 0
+            value = _root_ratio(miss[kept], size[kept])
+            values.append(ModelValue(name, "jacobian_error", value, block))
     return [
-        *_root_ratios(name, "prediction_error", error, change, bench.visited.group),
+        *_root_ratios(name, "prediction_error", error, change),
         *values,
         *_exponent(name, bench, chained, K[:-1].numpy()),
     ]
@@ -434,18 +394,16 @@ def gradient_values(
         for quantity in _GRADIENT:
             counts = profile.count[e, profile.quantities.index(quantity)]
             over = [h for h in profile.horizons[1:] if counts[profile.horizons.index(h)]]
-            estimates = [profile.estimate(name, quantity, h) for h in over]
+            estimates = [profile.estimate(name, quantity, h).value for h in over]
             values += [
-                ModelValue(name, Key(quantity, at=h), estimate.value, estimate.left_out)
-                for h, estimate in zip(over, estimates, strict=True)
+                ModelValue(name, quantity, value, at=h)
+                for h, value in zip(over, estimates, strict=True)
             ]
             if quantity == "mse" and over:
-                least = float(np.nanmin([error.value for error in estimates]))
-                left_out = np.min([error.left_out for error in estimates], axis=0)
                 values += [
-                    ModelValue(name, Key("least_mse"), least, left_out),
-                    ModelValue(name, Key("usable_horizon"), float(usable_prefix(profile, name))),
-                    ModelValue(name, Key("best_horizon"), float(least_error_at(profile, name))),
+                    ModelValue(name, "least_mse", float(np.nanmin(estimates))),
+                    ModelValue(name, "usable_horizon", float(usable_prefix(profile, name))),
+                    ModelValue(name, "best_horizon", float(least_error_at(profile, name))),
                 ]
     return values
 
@@ -457,45 +415,25 @@ def _distances(bench: _Bench, predicted: Array) -> Array:
         return np.asarray((((predicted - bench.visited.states[1:]) / scale) ** 2).sum(2))
 
 
-def _root_ratios(
-    name: str, quantity: str, error: Array, size: Array, group: NDArray[np.int64]
-) -> list[ModelValue]:
+def _root_ratios(name: str, quantity: str, error: Array, size: Array) -> list[ModelValue]:
     """√(Σ error / Σ size) of every step, arrays [H, N]."""
-    return [
-        ModelValue(name, Key(quantity, at=t + 1), *_root_ratio(error[t], size[t], group))
-        for t in range(len(error))
-    ]
+    ratios = map(_root_ratio, error, size)
+    return [ModelValue(name, quantity, each, at=t) for t, each in enumerate(ratios, 1)]
 
 
-def _root_ratio(error: Array, size: Array, group: NDArray[np.int64]) -> tuple[float, Array]:
-    """√(Σ error / Σ size) over samples [M], and the same with each group left out."""
-    value, left_out = _ratio(error, size, group)
-    with np.errstate(invalid="ignore"):
-        return float(np.sqrt(value)), np.asarray(np.sqrt(np.maximum(left_out, 0.0)))
-
-
-def _ratio(above: Array, below: Array, group: NDArray[np.int64]) -> tuple[float, Array]:
-    X, Z = group_sums(above, group), group_sums(below, group)
+def _root_ratio(error: Array, size: Array) -> float:
+    """√(Σ error / Σ size) over samples [M]."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(X.sum() / Z.sum()), (X.sum() - X) / (Z.sum() - Z)
+        return float(np.sqrt(error.sum() / size.sum()))
 
 
 def _exponent(name: str, bench: _Bench, chained: Blocks, K: Array) -> list[ModelValue]:
-    """The largest exponent, averaged over groups of starts; none of a single step."""
+    """The largest exponent, averaged over starts; none of a single step."""
     ds = bench.visited.states.shape[2]
     if len(K) < 2:
         return []
     M = chained.J[..., :ds, :ds] + chained.J[..., :ds, ds:] @ K
     skip = ~chained.usable
     rates = chains.exponents(chains.log_singular_values(M, skip), skip)[:, 0]
-    finite = np.isfinite(rates)
-    if not finite.any():
-        return []
-    known = np.where(finite, rates, 0.0), finite.astype(np.float64)
-    return [ModelValue(name, Key("lyapunov"), *_ratio(*known, bench.visited.group))]
-
-
-def counted(bench: _Bench) -> dict[str, int]:
-    """Samples of each region, and those that were masked."""
-    counts = {name: int(region.sum()) for name, region in bench.regions.items()}
-    return counts | {"masked": int((~bench.visited.true.usable).sum())}
+    known = rates[np.isfinite(rates)]
+    return [ModelValue(name, "lyapunov", float(known.mean()))] if len(known) else []

@@ -13,7 +13,6 @@ from html import escape
 from math import exp, log
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import scipy
 
@@ -37,7 +36,7 @@ from gradlab.reporting.shell import tables
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
-from gradlab.statistics.moments import Estimate
+from gradlab.statistics.moments import Array
 from gradlab.tools.remedies.figures import QUANTITIES
 from gradlab.tools.remedies.result import (
     ABOUT,
@@ -46,21 +45,17 @@ from gradlab.tools.remedies.result import (
     Key,
     ModelPair,
     Remedies,
-    called,
-    larger_batches,
-    more_trials,
+    over_trials,
     ratio,
 )
 from gradlab.verdicts.phrases import further, inverse, same
 from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation
-from gradlab.wording import horizons, listed, percent, samples, span, times, with_interval
+from gradlab.wording import horizons, listed, percent, span, times
 
 _FALSE = 0.05  # share of named horizons that chance may have named
 _WIDE = log(1e6)  # a ratio's interval that says nothing of it
 _CEILING = "sobolev"  # needs what no method on data has
-_UNKNOWN = Estimate(np.nan, np.full(2, np.nan))
 _FIGURE = "least_mse"
-_LARGER = 4  # times the batch, beside the remedies
 _NAMED = 2
 
 
@@ -73,37 +68,33 @@ class _OfTrials:
 
     @property
     def samples(self) -> str:
-        one = f"1 fit, {samples(self.run.config)} starts"
-        return one if self.run.trials == 1 else f"{self.run.trials} fits"
+        return "1 fit" if self.run.trials == 1 else f"{self.run.trials} fits"
 
     def more(self, ratio: LogRatio) -> int | None:
-        """Further fits, or starts of a single one, that would decide about a ratio."""
-        if self.run.trials == 1:
-            return more_samples(ratio.value, ratio.se, int(self.run.config["starts"]))
-        return more_trials(ratio, self.run.trials)
+        """Further fits that would decide about a ratio."""
+        return more_samples(ratio.value, ratio.se, self.run.trials)
 
     @property
     def groups(self) -> int:
-        return len(self._pair(Key("mse", at=self.horizons[0]))[0].left_out)
+        return len(self._pair("mse", self.horizons[0])[0])
 
     @property
     def horizons(self) -> list[int]:
         """Those at which both errors are known, with intervals."""
-        over = [Key("mse", at=h) for h in range(1, int(self.run.config["horizon"]) + 1)]
-        known = (np.isfinite([each.left_out for each in self._pair(key)]).all() for key in over)
-        return [key.at for key, both in zip(over, known, strict=True) if both]
+        every = range(1, int(self.run.config["horizon"]) + 1)
+        return [h for h in every if len(self._pair("mse", h)[0]) > 1]
 
     @property
     def nearest(self) -> int:
         """The horizon of the least error without the remedy."""
-        return min(self.horizons, key=lambda h: self._pair(Key("mse", at=h))[0].value)
+        return min(self.horizons, key=lambda h: float(self._pair("mse", h)[0].mean()))
 
     def ratio(self, quantity: str, horizon: int = -1) -> LogRatio | None:
         """log(with / without) of any number."""
-        return ratio(*self._pair(Key(quantity, at=horizon)), trials=self.run.trials > 1)
+        return ratio(*self._pair(quantity, horizon))
 
     def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
-        first, second = self._pair(Key(quantity, at=horizon))
+        first, second = map(over_trials, self._pair(quantity, horizon))
         return second.value - first.value, difference(second, first)
 
     def least(self) -> LogRatio | None:
@@ -111,15 +102,14 @@ class _OfTrials:
         found = self.ratio("least_mse")
         return None if found is None else inverse(found)
 
-    def _pair(self, key: Key) -> tuple[Estimate, Estimate]:
-        """Without and with; NaN where no trial has both."""
-        pair = self.run.cells.estimates((self.pair.first, self.pair.second), key)
-        return (_UNKNOWN, _UNKNOWN) if pair is None else (pair[0], pair[1])
+    def _pair(self, quantity: str, at: int) -> Array:
+        """[2, K]: without and with, of the trials that have both."""
+        return self.run.of((self.pair.first, self.pair.second), Key(quantity, at=at))
 
 
 def _of_remedy(evidence: _OfTrials) -> Iterator[Finding]:
     """Whether it lowers the error, where, by what, and at what price."""
-    who, at, least = called(evidence.pair.arm), evidence.samples, evidence.least()
+    who, at, least = evidence.pair.arm, evidence.samples, evidence.least()
     if not evidence.horizons:
         yield Finding("remedy_unknown", "undecided", who, at=at)
         return
@@ -183,10 +173,10 @@ def _optimiser(evidence: _OfTrials) -> Iterator[Finding]:
     steps, time = _OfTrials(run, pairs[0]).least(), evidence.least()
     if steps is None or steps.low <= 0 or (time is not None and time.low > 0):
         return
-    yield _times("remedy_steps", "undecided", called(arm), steps)
+    yield _times("remedy_steps", "undecided", arm, steps)
     alone = _OfTrials(run, ModelPair(arm, STEPS, pairs[0].first, longer)).least()
     if alone is not None and alone.low > 0:
-        yield _times("remedy_optimiser", "fail", called(arm), alone)
+        yield _times("remedy_optimiser", "fail", arm, alone)
 
 
 def verdict(run: Remedies) -> list[Finding]:
@@ -209,8 +199,9 @@ def advice(run: Remedies) -> Recommendation:
     ratios = {arm: least for arm, each in judged.items() if (least := each.least()) is not None}
     if not ratios:
         reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]} - {""}
-        why = ". ".join(["no remedy's error can be compared", *sorted(reasons)[:1]])
-        fields = [Field("use", _PLAIN), Field("why", why), *_larger_batch(run)]
+        few = ["one fit has no interval: take more --trials"] * (run.trials == 1)
+        why = ". ".join(["no remedy's error can be compared", *few, *sorted(reasons)[:1]])
+        fields = [Field("use", _PLAIN), Field("why", why)]
         # No figure: a ratio of variances, which needs no truth, would be read as one of errors.
         return Recommendation("none", tuple(fields), None, rest)
     order = sorted((arm for arm in ratios if arm != _CEILING), key=lambda arm: -ratios[arm].value)
@@ -221,30 +212,29 @@ def advice(run: Remedies) -> Recommendation:
     if shown:
         alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[shown[0]].low]
         worse = [arm for arm, ratio in ratios.items() if ratio.high < 0 and arm != _CEILING]
-        use = called(shown[0])
+        use = shown[0]
         if alike:
-            use += f"; not excluded: {listed([called(arm) for arm in alike], _NAMED)}"
+            use += f"; not excluded: {listed(alike, _NAMED)}"
         fields, light = [Field("use", use)], "choose" if alike else "act"
         if worse:
-            named = listed([called(arm) for arm in worse], _NAMED)
+            named = listed(worse, _NAMED)
             fields.append(Field("avoid", f"{named}: worse than no remedy"))
     elif best is None or not promising:
         light = "act"
         fields = [Field("use", _PLAIN), Field("why", "no remedy even looks better")]
     else:
         fields = [Field("use", _PLAIN), Field("why", "no remedy is shown to help")]
-        of = "starts" if run.trials == 1 else "fits"
-        more = further(judged[best].more(ratios[best]), of)
-        fields.append(Field("decide", f"{called(best)}, the best guess: {more} decide"))
+        more = further(judged[best].more(ratios[best]), "fits")
+        fields.append(Field("decide", f"{best}, the best guess: {more} decide"))
     if best is not None and promising:
-        with_best = "" if shown else f" with {called(best)}"
+        with_best = "" if shown else f" with {best}"
         how = (
             f"exp of the mean of log(least MSE without / with {best}) over "
             f"{judged[best].samples}, at equal fitting time."
         )
         trials = run.notes.get("trials", ())
         planned = int(trials[0].get("planned", run.trials)) if trials else run.trials
-        fits = "1 fit" if run.trials == 1 else f"{run.trials} fits"
+        fits = judged[best].samples
         if run.trials > planned:
             fits += f", extended from {planned} after looking"
         value = ratios[best].value
@@ -253,21 +243,10 @@ def advice(run: Remedies) -> Recommendation:
         gain = f"error lower by {by} at equal time{with_best} {ends}"
         price = f"{times(_step_cost(run, best))} the time per step of fitting"
         fields += [Field("gain", gain, how), Field("price", price)]
-    return Recommendation(light, (*fields, *_larger_batch(run))[:MOST], _FIGURE, rest)
+    return Recommendation(light, tuple(fields)[:MOST], _FIGURE, rest)
 
 
 _PLAIN = "the plain fit"
-
-
-def _larger_batch(run: Remedies) -> list[Field]:
-    """What more samples would do instead, where that is shown."""
-    rows = larger_batches(run)
-    mine = rows[(rows["arm"] == f"batch × {_LARGER}") & (rows["quantity"] == "least_mse")]
-    if mine.empty or not mine["ratio_low"].iloc[0] > 0:
-        return []
-    less, high, low = (1 / mine.iloc[0][each] for each in ("ratio", "ratio_low", "ratio_high"))
-    lower = f"{_LARGER}× the batch: error lower by {with_interval(less, low, high, '×')}"
-    return [Field("instead", lower, "MSE = bias² + variance / 4 N′.")]
 
 
 def _step_cost(run: Remedies, arm: str) -> float:
@@ -281,7 +260,7 @@ _MODEL = "The models themselves"
 
 def panels(run: Remedies) -> list[Panel]:
     """Gains beside prices, then what they are made of."""
-    table, levels = pd.concat([run.table(), larger_batches(run)], ignore_index=True), run.levels()
+    table, levels = run.table(), run.levels()
     at, known = int(run.config["horizon"]), set(table["quantity"])
     effects = (("least_mse", None), ("mse", at), ("bias2", at), ("variance", at),
                ("held_out_mse", None))  # fmt: skip
