@@ -12,7 +12,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,13 +33,9 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.reporting import output
 from gradlab.reporting.page import Page, panel
-from gradlab.runs import profile as profiles
 from gradlab.storage import records, seals
-from gradlab.tools.jacobians import compute
-from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.verdicts.measurement import verdict as verdicts
 from tests import planted
-from tests.own_files import LQR, OWN
 
 SAVED: list[dict[str, str]] = []
 
@@ -252,47 +247,6 @@ def test_an_interruption_or_bad_input_inside_leaves_one_line(
     assert not run.exists()
 
 
-def test_a_reader_that_leaves_early_is_no_failure():
-    script = (
-        "from gradlab.cli.program import List\nfrom gradlab.cli import main\n"
-        "List.run = lambda self, command: {'recommendation': {'use': 'this'}, 'light': 'act',"
-        " 'lit': 'Act', 'verdict': []}\nraise SystemExit(main(['list']))\n"
-    )
-    reading, writing = os.pipe()
-    os.close(reading)
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, text=True
-    ) as process:
-        os.close(writing)
-        assert process.stderr.read() == ""
-    assert process.returncode == 0
-
-
-@pytest.mark.slow
-def test_threads_that_wait_do_not_spin_from_the_first_import_of_torch_on():
-    script = (
-        "import os, sys\nfrom gradlab.cli import main\nassert 'torch' not in sys.modules\n"
-        "main(['list', 'estimators'])\nprint(os.environ['OMP_WAIT_POLICY'])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "passive", done.stderr
-
-
-@pytest.mark.slow
-def test_a_small_system_is_measured_end_to_end(tmp_path, capsys):
-    own, run = tmp_path / "own.py", tmp_path / "run.h5"
-    own.write_text(OWN)
-    given = ["--policy", f"{own}:policy", "--critic", f"{own}:critic", "--horizon", "3"]
-    sizes = ["--starts", "64", "--output", str(run), "--json"]
-    assert cli.main(["measure", *LQR, *given, *sizes, "--no-report"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["findings"]
-    assert {row["estimator"] for row in document["table"]} >= {"data", "model"}
-    assert profiles.load(run).config["kinds"] == {}  # of gradlab's networks
-    assert cli.main(["report", str(run)]) == 0
-    assert (tmp_path / "run.html").exists()
-
-
 def test_which_networks_are_gradlabs_own_is_kept_with_a_measurement():
     made = {"policy": Policy(2, 1), "critic": QCritic(2, 1)}
     assert measure_command._kinds(made) == {"policy": "policy", "critic": "q_critic"}
@@ -358,32 +312,6 @@ def test_a_stream_that_closes_or_is_full_leaves_no_traceback(end):
     assert len(lines) == (end == "> /dev/full")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "end"), [("measure nowhere", ">&-"), ("nonsense", "2>&1 | head -c 1")]
-)
-def test_wrong_usage_keeps_its_exit_code(words, end):
-    found = shell(f"gradlab {words} {end}")
-    assert found.returncode == 2 and "Traceback" not in found.stderr
-
-
-@pytest.mark.slow
-def test_signs_are_escaped_where_the_terminal_has_ascii_alone():
-    found = shell("gradlab list", **ASCII)
-    assert found.returncode == 0 and not found.stderr
-    assert found.stdout.isascii() and "A s + B u + w, reward" in found.stdout
-    assert shell("gradlab nonsense", **ASCII).stderr.isascii()
-
-
-@pytest.mark.slow
-def test_json_keeps_every_sign_where_the_terminal_has_ascii_alone(capsys):
-    plain = shell("gradlab list --json", **ASCII).stdout
-    assert main(["list", "--json"]) == 0
-    full = capsys.readouterr().out
-    assert plain.isascii() and not full.isascii()
-    assert json.loads(plain) == json.loads(full)
-
-
 def test_a_minus_is_a_hyphen_where_a_stream_has_no_other():
     for encoding, minus in (("utf-8", "−"), ("ascii", "-"), ("latin-1", "-")):
         out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=streams.ESCAPED)
@@ -418,28 +346,6 @@ def test_a_run_is_saved_although_its_answer_cannot_be_printed(tmp_path, monkeypa
         "gradlab: failed: standard output could not be written (No space left on device): "
         "give it a place that has space"
     )
-
-
-def test_the_seconds_of_a_comparison_are_those_of_the_whole_run(tmp_path, monkeypatch):
-    """A policy that the command fits is part of what it took."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(policies, "UPDATES", 20)
-    fit, compare, alone = policies.stabilising_policy, compute.compare_jacobians, []
-
-    def slowly(*given, **named):
-        time.sleep(1)
-        return fit(*given, **named)
-
-    def compared(*given, **named):
-        alone.append(compare(*given, **named))
-        return alone[0]
-
-    monkeypatch.setattr(policies, "stabilising_policy", slowly)
-    monkeypatch.setattr(compute, "compare_jacobians", compared)
-    words = ["jacobians", "double_integrator", "--starts", "8", "--output", "run.h5", "--no-report"]
-    assert main(words) == 0
-    whole, part = (run.environment for run in (JacobianRun.load("run.h5"), alone[0]))
-    assert float(whole["wall_seconds"]) > float(part["wall_seconds"]) + 0.9
 
 
 def test_a_note_is_said_once_although_a_file_is_read_twice(tmp_path, monkeypatch, capsys):

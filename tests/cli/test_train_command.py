@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 from gradlab import cli
@@ -27,9 +25,7 @@ from gradlab.cli.train import Train
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative, MultiStepDirectional
 from gradlab.fitting.losses import MultiStep, OneStepError
-from gradlab.reporting import training_page
 from gradlab.reporting.shell import GENERATOR
-from gradlab.runs.training.results import load
 from gradlab.storage.journal import Journal, journal_of
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.training import algorithms
@@ -236,20 +232,6 @@ def test_a_model_of_ones_own_is_the_prior(tmp_path, monkeypatch):
         Train("mpg-v2", "double_integrator", model="gone", **given).run("")
 
 
-@pytest.mark.slow
-def test_a_whole_run_on_a_learned_model_from_the_command_line(tmp_path):
-    command = Train(
-        "mpg-v2", "double_integrator", model="learned", spectral="policy", members=1,
-        horizons=(0, 2), iterations=2, gradient_starts=4, no_report=True,
-        output=tmp_path / "run.h5",
-    )  # fmt: skip
-    document = command.run("gradlab train mpg-v2 double_integrator --model learned")
-    about = {sentence["code"] for sentence in document["findings"]}
-    assert {"return", "gradient", "model"} <= about
-    drawn = {panel.name for panel in training_page.panels({"run": load(tmp_path / "run.h5")})}
-    assert {"gradient-parts", "gradient-dynamics_parts", "model-prediction"} <= drawn
-
-
 SHORT = ("train", "td3", "double_integrator", "--iterations", "40", "--agents", "4")
 
 
@@ -291,40 +273,6 @@ def slow(mean, log_variance, target):
         time.sleep(0.1)
     return ((mean - target) ** 2).mean(dim=2)
 """
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_long_first_fit_ends_at_once(number, code, tmp_path, capsys):
-    """Within 5 s on a machine that does nothing else; the limit leaves room for a busy one."""
-    own = tmp_path / "own.py"
-    own.write_text(LONG_FIT)
-    (tmp_path / "own.py.slow").touch()
-    words = [
-        SHORT[0], "mpg-v2", *SHORT[2:], "--model", "learned", "--members", "1", "--loss",
-        f"{own}:slow", "--fit-steps", "400", "--no-report", "--output",
-    ]  # fmt: skip
-    command = [sys.executable, "-m", "gradlab", *words, str(tmp_path / "cut.h5")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        begun = tmp_path / "own.py.begun"
-        while not begun.exists() or begun.stat().st_size < 20:  # checks call it, too
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(number)
-        sent = time.monotonic()
-        said = process.stderr.readlines()
-        assert process.wait() == code and time.monotonic() - sent < 20
-    assert "the state after 0 iterations is saved: the same again with --resume" in said[-1]
-    load(tmp_path / "cut.h5")  # it can be read as it is
-    (tmp_path / "own.py.slow").unlink()
-    assert cli.main([*words, str(tmp_path / "cut.h5"), "--resume"]) == 0
-    assert cli.main([*words, str(tmp_path / "whole.h5")]) == 0
-    states = (tmp_path / f"{name}.resume.safetensors" for name in ("cut", "whole"))
-    cut, whole = (safetensors.torch.load_file(state) for state in states)
-    assert cut.keys() == whole.keys()
-    for name in cut.keys() - {"run/seconds"}:
-        assert torch.equal(cut[name], whole[name]), name
 
 
 def test_a_thread_of_a_program_may_run_a_command():
@@ -426,28 +374,6 @@ def undrawn(monkeypatch):
         return target
 
     monkeypatch.setattr("gradlab.reporting.output.write", write)
-
-
-@pytest.mark.slow
-def test_a_growing_run_is_rendered_again_and_what_it_recommends_is_printed_until_ctrl_c(tmp_path):
-    path, page = tmp_path / "run.h5", tmp_path / "run.html"
-    follow = [sys.executable, "-m", "gradlab", "report", str(path), "--follow"]
-    reader = subprocess.Popen(follow, stdout=subprocess.PIPE, text=True)
-    with reader, training(path) as writer:
-        writer.append("updates", update_row(0))
-        writer.append("evaluations", evaluation_row(0))
-        assert "return −100 → −100" in reader.stdout.readline()
-        before = page.stat().st_mtime_ns
-        writer.append("updates", update_row(1))  # recommends nothing else
-        while page.stat().st_mtime_ns == before:
-            time.sleep(0.05)
-        writer.append("evaluations", evaluation_row(40))
-        while "−100 → −62" not in (line := reader.stdout.readline()):
-            assert line, "the reader ended"
-        reader.send_signal(signal.SIGINT)
-        rest = reader.stdout.read()
-        assert reader.wait(timeout=60) == 0
-    assert rest.splitlines()[-1] == f"report: {page}" and page.exists()
 
 
 def test_it_waits_for_a_run_and_ends_when_the_run_is_closed(tmp_path, capfd, monkeypatch, undrawn):

@@ -7,7 +7,6 @@ text of 7 or 8 points, nothing cut off or covered.
 import inspect
 import io
 from collections.abc import Callable
-from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,17 +14,11 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from gradlab import figures
 from gradlab.errors import InputError
-from gradlab.figures import style
-from gradlab.figures.multiples import best_first
-from gradlab.figures.plots import tinted
-from gradlab.figures.style import COLOURS, INK, MUTED, PAPER
-from gradlab.runs.identity import by_known_name, told_apart
 from gradlab.tools.jacobians import page as jacobian_page
 from tests import planted
 from tests.figures.drawn import check_texts, line, texts
@@ -155,16 +148,6 @@ def test_values_beyond_every_axis_are_left_out():
     assert np.isnan(line(ax, "model").get_ydata()[-1]) and ax.get_ylim()[1] < 1e300
 
 
-def test_estimators_differ_in_more_than_colour():
-    own = ("one", "two", "three", "four", "five")
-    ax = figures.snr(planted.table(own=own))
-    lines = [each for each in ax.lines if not str(each.get_label()).startswith("_child")]
-    looks = {
-        (str(each.get_linestyle()), each.get_marker(), str(each._dash_pattern[1])) for each in lines
-    }
-    assert len(looks) == len(lines) == 9
-
-
 @pytest.mark.parametrize("draw", ALL)
 def test_hostile_names_and_missing_numbers_do_not_stop_a_figure(draw):
     table = planted.table(own=(r"$\frac{$", "_hidden", "<b>&amp;", "", "x" * 300, "two\nlines"))
@@ -217,69 +200,6 @@ def test_unknown_intervals_have_no_band_and_the_figure_says_so(quantity):
     assert said == [False, True]
 
 
-def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others():
-    axes = figures.gain(gains(), ax=Figure().add_subplot())
-    names = ["model", "model_all"]
-    looks = style.looks(names, by_known_name(names))
-    labels = ["model, first action", "model, BPTT"]
-    drawn = [line.get_color() for line in axes.lines if line.get_label() in labels]
-    assert drawn == [looks["model"].colour, looks["model_all"].colour]
-    assert len(set(drawn)) == 2
-
-
-def test_a_reference_has_no_colour_of_a_gradient_beside_it():
-    """Where there is no model the simulator's own gradients compete, and are not grey."""
-    names = ["data", "true_dynamics", "true_dynamics_all", "pathwise", "score function"]
-    looks = style.looks(names, by_known_name(names))
-    assert len({each.colour for each in looks.values()}) == len(names)
-
-
-def test_what_competes_is_drawn_over_what_needs_the_simulator():
-    """Where both coincide the line that can be followed is the one to see."""
-    rows = pd.concat([gains(), gains().replace({"model": "mixed", "model_all": "mixed_all"})])
-    lines = figures.gain(rows, chosen=("model_all", 2), ax=Figure().add_subplot()).lines
-    order = [line.get_label() for line in lines if "," in str(line.get_label())]
-    assert order == ["mixed, first action", "mixed, BPTT", "model, first action", "model, BPTT"]
-
-
-@pytest.mark.parametrize("best", ["model", "model_all"])
-def test_the_word_recommended_stands_below_the_name_of_the_recommended_gradient(best):
-    """The recommended line may be covered: beside it, the word would be read as another's."""
-    ax = figures.gain(gains(), chosen=(best, 2), ax=Figure().add_subplot())
-    look = style.looks(names := ["model", "model_all"], by_known_name(names))[best]
-    (word,) = (each for each in ax.texts if each.get_text() == "recommended")
-    others = [each for each in ax.texts if each is not word]
-    nearest = min(others, key=lambda each: abs(each.xy[1] - word.xy[1]))
-    assert word.get_color() == nearest.get_color() == look.colour
-    assert nearest.get_text() == look.label and word.xy[1] < nearest.xy[1]
-    (ring,) = (each for each in ax.lines if each.get_markersize() == 17)
-    assert list(ring.get_xdata()) == [2.0]
-
-
-def test_a_ring_at_no_step_through_a_model_is_named_the_critic_alone():
-    table = gains()
-    row = ("model_all", 0, "gain", 0.7, 0.6, 0.8)
-    table = pd.concat([table, pd.DataFrame([row], columns=table.columns)])
-    ax = figures.gain(table, chosen=("model_all", 0), ax=Figure().add_subplot())
-    bold = [each.get_text() for each in ax.texts if each.get_fontweight() == "bold"]
-    assert set(bold) == {"critic alone at the starts", "recommended"}
-    level = line(ax, "critic alone at the starts")
-    assert list(level.get_ydata()) == pytest.approx([70, 70])
-    (ring,) = (each for each in ax.lines if each.get_markersize() == 17)
-    assert ring.get_xydata()[0] == pytest.approx([0, 70])
-    assert line(ax, "model, BPTT").get_linewidth() == style.THIN
-    ax = figures.gain(table, chosen=("model_all", 1), ax=Figure().add_subplot())
-    bold = [each.get_text() for each in ax.texts if each.get_fontweight() == "bold"]
-    assert set(bold) == {"model, BPTT", "recommended"}
-
-
-def test_a_band_lies_behind_the_horizons_that_gain_as_much_as_the_recommended_one():
-    ax = figures.gain(gains(), chosen=("model", 2), ax=Figure().add_subplot(), close=[2, 3, 4])
-    (band,) = (each for each in ax.lines if each.get_linewidth() == 13)
-    assert list(band.get_xdata()) == [2.0, 3.0, 4.0]
-    assert band.get_zorder() < line(ax, "model, first action").get_zorder()
-
-
 def test_an_update_beyond_the_axis_is_a_triangle_that_says_its_value():
     rows = [("model", h, share, share - 0.1, share + 0.1, True) for h, share in ((1, 0.3), (2, -4))]
     columns = ["estimator", "horizon", "share", "share_low", "share_high", "update"]
@@ -291,64 +211,12 @@ def test_an_update_beyond_the_axis_is_a_triangle_that_says_its_value():
     assert dots["v"].get_label() == "_model, first action (−400%)"
 
 
-@pytest.mark.parametrize("draw", [figures.mse, figures.cosine, figures.sign_agreement, figures.snr])
-def test_the_recommended_gradient_is_strong_and_what_needs_the_simulator_is_grey(draw):
-    ax = draw(planted.table(), chosen="model")
-    model, mixed, simulator = (line(ax, name) for name in ("model", "mixed", "simulator"))
-    assert model.get_linewidth() == style.STRONG and mixed.get_linewidth() == style.THIN
-    assert mixed.get_color() == simulator.get_color() == style.MUTED != model.get_color()
-    assert mixed.get_marker() != simulator.get_marker()
-    assert line(ax, "data").get_color() != style.MUTED  # the critic alone needs no simulator
-
-
 @pytest.mark.parametrize(("horizon", "joined"), [(1, False), (2, True)])
 def test_two_values_are_points_with_their_intervals_and_no_curve(horizon, joined):
     ax = figures.cosine(planted.table(horizon))
     assert (line(ax, "model").get_linestyle() != "None") == joined
     bars = [each for each in ax.collections if isinstance(each, LineCollection)]
     assert bool(bars) != joined
-
-
-def test_candidates_of_a_rehearsal_have_the_colours_and_names_of_their_gradients():
-    cells = [
-        ("model", 2),
-        ("model", 5),
-        ("model_all", 5),
-        ("model_all", 0),
-        ("true_dynamics_all", 5),
-        ("own", -1),
-    ]
-    rows = [(*cell, 1, 0.5) for cell in cells]
-    table = pd.DataFrame(rows, columns=["estimator", "horizon", "updates", "value"])
-    table = table.assign(ci_low=0.0, ci_high=1.0, holds=True)
-    known = told_apart(list(by_known_name([name for name, _ in cells]).values()))
-    table.attrs["identities"] = {name: asdict(each) for name, each in known.items()}
-    axes = figures.return_over_updates(table, ax=Figure().add_subplot(), chosen=("model", 5))
-    looks = style.looks(list(known), known)
-    near, far = (line(axes, f"model, first action at h = {h}") for h in (2, 5))
-    assert near.get_color() == far.get_color() == looks["model"].colour
-    assert near.get_marker() != far.get_marker()
-    assert "critic alone at the starts" in [each.get_label() for each in axes.lines]
-    assert line(axes, "model, BPTT at h = 5").get_color() == looks["model_all"].colour
-    assert line(axes, "simulator, BPTT at h = 5").get_color() == style.MUTED
-    assert line(axes, "own").get_color() not in (style.MUTED, near.get_color())
-    assert (near.get_linewidth(), far.get_linewidth()) == (style.THIN, style.STRONG)
-
-
-def test_of_several_runs_the_best_is_first_and_strong():
-    rows = [
-        (run, k, seed, "return", value + k, value - 1.0, value + k + 1.0)
-        for run, value in (("low", -9.0), ("high", -3.0), ("middle", -5.0))
-        for seed in ("0", "1", "all")
-        for k in range(4)
-    ]
-    columns = ["run", "iteration", "seed", "quantity", "value", "ci_low", "ci_high"]
-    axes = best_first(pd.DataFrame(rows, columns=columns), Figure().add_subplot(), "high")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["high", "middle", "low"]
-    widths = {str(each.get_label()): each.get_linewidth() for each in axes.lines}
-    assert widths == {"high": style.STRONG, "middle": style.THIN, "low": style.THIN}
-    assert len({each.get_color() for each in axes.lines}) == 3
-    assert axes.get_xlabel() and axes.get_ylabel()
 
 
 def test_one_function_draws_any_quantity_with_its_thresholds_and_the_best():
@@ -414,22 +282,6 @@ def test_curves_are_the_tables(run):
     shown = [(float(text), value) for text, value in zip(written, values, strict=True)
              if text not in ("0", "~0")]  # fmt: skip
     assert shown and [text for text, _ in shown] == pytest.approx([v for _, v in shown], rel=0.06)
-
-
-def test_tints_follow_the_page_and_zero_is_not_the_largest():
-    ax = plt.figure().add_subplot()
-    tinted(ax, np.array([[0.0, 1.0], [0.011, 0.0001]]), 4, 1e-3)
-    cells = {patch.get_xy(): patch for patch in ax.patches}
-    assert (-0.5, -0.5) not in cells  # exactly 0: the paper
-    assert cells[0.5, -0.5].get_alpha() == 1.0
-    assert cells[-0.5, 0.5].get_alpha() < cells[0.5, -0.5].get_alpha()
-    palette = {to_hex(each) for each in COLOURS.values()}
-    assert {to_hex(patch.get_facecolor()) for patch in ax.patches} <= palette
-    colours = {text.get_text(): to_hex(text.get_color()) for text in ax.texts}
-    assert colours == {"0": MUTED, "1": PAPER, "0.011": INK, "~0": INK}
-    ax = plt.figure().add_subplot()
-    tinted(ax, np.array([[1903.0, 212.0]]), 4, 1e-3)
-    assert [text.get_text() for text in ax.texts] == ["1900", "210"]  # cells have no room for more
 
 
 def test_flagged_steps_are_shown_on_the_time_axis(run):
@@ -498,15 +350,6 @@ def test_a_figure_fits_a_column_with_readable_text(draw, width, inches):
     assert not legend.get_window_extent().overlaps(ax.xaxis.label.get_window_extent())
     assert ax.get_window_extent().height > 0.35 * figure.bbox.height
     assert len(ax.lines) == drawn and bool(ax.get_title(loc="left")) == (width == "text")
-
-
-def test_a_note_is_one_paragraph_in_a_column_however_wide_the_figure_was():
-    note = " ".join(f"word{k:02}" for k in range(24))
-    ax = figures.column(style.dress(Figure().add_subplot(), "title", "unit", [note, "short"]))
-    below, above = ax.texts
-    lines = above.get_text().splitlines()
-    assert below.get_text() == "short" and " ".join(lines) == note
-    assert all(len(line) + len(" word00") > len(lines[0]) for line in lines[:-1])  # none is ragged
 
 
 def test_a_wrong_width_or_no_axes_are_refused():

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 
 from gradlab import figures
 from gradlab.runs.attribution import CAUSES, SOURCES, Account, Attribution, Part, Place
-from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import SIMULATOR, STEPS, TIME
 from tests.figures.drawn import check_texts, line, texts
 from tests.planted_tools import ARMS, LEVELS, RUN, TABLE, H
@@ -165,20 +164,6 @@ def test_levels_are_of_models_at_equal_steps_and_in_sight_whatever_diverges():
     wild.loc[wild["model"] == "dd", "value"] *= 1e30
     ax = figures.remedy_levels(wild, quantity="relative_mse")
     assert ax.get_ylim()[1] < 1e6 and "drawn there" in texts(ax)
-
-
-def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(monkeypatch):
-    shown: list[str] = []
-    monkeypatch.setattr(
-        remedies_page, "panel", lambda *about, **settings: about[3](about[4], **settings)
-    )
-    monkeypatch.setattr(figures, "remedy_horizons", lambda table, quantity: None)
-    monkeypatch.setattr(
-        figures, "remedy_levels", lambda levels, quantity, one="": shown.append(quantity)
-    )
-    for levels in (LEVELS, LEVELS[LEVELS["quantity"] != "relative_mse"]):
-        remedies_page._horizons(TABLE, levels)
-    assert shown == ["relative_mse", "mse"]
 
 
 def test_marks_are_of_every_model_with_the_simulators_value_as_a_line():

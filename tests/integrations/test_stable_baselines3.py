@@ -25,7 +25,6 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.integrations.loggers import to_tensorboard
-from gradlab.probe import arguments, measured
 from gradlab.probe.log import Log
 from gradlab.storage import journal
 from tests.integrations.bits import (
@@ -316,27 +315,6 @@ def test_cleanrls_loop_computes_the_same_bits_with_its_two_lines(updates, tmp_pa
     assert groups["vitals"]["update"].values[-1] >= updates
     assert len(groups["successive"]["update"].values) >= 1
     assert len(groups["measured"]["update"].values) >= 4
-
-
-@pytest.fixture
-def once(monkeypatch):
-    """A measurement is of fewer starts and horizons."""
-    monkeypatch.setattr(measured, "STARTS", 16)
-    monkeypatch.setattr(arguments, "LONGEST", 3)
-
-
-def check_written(log):
-    groups = journal.read(log).groups
-    assert len(groups["measured"]["lyapunov"].values)
-    assert (groups["measured"]["variance"].values[0, 3] > 0).all()  # true dynamics
-    assert len(groups["vitals"]["grad_norm"].values)
-
-
-@pytest.mark.slow
-def test_cleanrls_lines_run_on_the_inverted_pendulum(tmp_path, once):
-    script = example("cleanrl_td3")
-    script.main(script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20))
-    check_written(tmp_path / "a.h5")
 
 
 def test_rows_go_anywhere(tmp_path, capsys):

@@ -24,7 +24,7 @@ from sphinx.errors import ExtensionError
 import gradlab
 from analyses.harness.running import example
 from docs.pages import commands as command_pages
-from docs.pages import findings, formulas, names, offline, tables
+from docs.pages import findings, formulas, offline, tables
 from gradlab import tasks
 from gradlab.cli import program
 from gradlab.gradients.setting import Setting, as_starts
@@ -79,12 +79,6 @@ def test_names_of_the_package_in_python_blocks_exist(page, block):
 def test_what_a_sentence_calls_can_be_called(page):
     for name in set(re.findall(r"(?<![\w.])(gradlab(?:\.\w+)+)\(", page.read_text())):
         assert callable(pkgutil.resolve_name(name)), name
-
-
-@pytest.mark.parametrize("page", blocks.PAGES, ids=lambda page: page.stem)
-def test_headings_stand_apart(page):
-    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
-    assert not re.findall(r"^.+\n#+ .*$", text, flags=re.M)
 
 
 def test_actions_with_other_bounds_are_mapped_as_the_page_says():
@@ -227,19 +221,6 @@ def test_every_public_name_is_in_the_reference():
     missing = [name for name in gradlab.__all__ if f"gradlab.{name}" not in API]
     assert not missing and modules < set(gradlab.__all__)
     assert [name for name in gradlab.tasks.TASKS if "-" not in name and name not in API] == []
-
-
-def test_the_reference_of_commands_has_every_command():
-    names = list(command_pages.names())
-    assert {"measure", "train", "list"} < set(names)
-    assert "usage: gradlab choose " in command_pages.help_of("choose")
-
-
-def test_the_page_of_names_has_every_algorithm_and_task(tmp_path):
-    names.write(tmp_path)
-    page = (tmp_path / "names.md").read_text()
-    for name in (*gradlab.training.ALGORITHMS, *gradlab.tasks.TASKS):
-        assert f"| `{name}` |" in page
 
 
 def test_a_page_that_loads_from_elsewhere_is_named(tmp_path):

@@ -234,19 +234,6 @@ PUSH = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("environment", [Bouncing, Unseeded])
-def test_any_environment_with_reset_and_step_will_do(environment):
-    found = race(
-        environment(), nn.Linear(1, 1), candidates=PUSH, updates=30, batch=16, length=10,
-        update=Update("sgd", 0.05, refit=4),
-    )  # fmt: skip
-    assert found.results.best.cell[0] == "down" and not found.results.hold
-    paired = environment is Bouncing
-    assert found.results.judges == (32 if paired else 128)
-    assert ("pairing" in found.notes) is not paired
-
-
 def test_what_cannot_be_raced_is_refused():
     wanted = {
         "at least two": {"candidates": {"right": CANDIDATES["right"]}},
@@ -314,32 +301,6 @@ def test_a_race_has_a_file_and_a_page(tmp_path, capsys):
     assert curves["model, BPTT at h = 2"].get_color() == style.CYAN
     assert load(tmp_path / "race.h5").config["command"].startswith("gradlab race")
     assert raced_by_command(tmp_path) == 2 and "exists" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_stopped_race_can_be_read_and_goes_on(tmp_path, capsys, monkeypatch):
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    assert raced_by_command(whole) == 0
-    from gradlab.tools.race.branches import SharedNetworks
-
-    step, made = SharedNetworks.step, []
-
-    def stopping(self, branch, update):
-        made.append(update)
-        if update == 5:
-            raise KeyboardInterrupt
-        step(self, branch, update)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SharedNetworks, "step", stopping)
-        assert raced_by_command(tmp_path) == 130
-    capsys.readouterr()
-    partial = load(tmp_path / "race.h5")
-    assert partial.updates == 5 and "after 5 of 8" in partial.config["interrupted"]
-    assert raced_by_command(tmp_path, "--resume") == 0
-    again, once = load(tmp_path / "race.h5"), load(whole / "race.h5")
-    assert np.array_equal(again.results.change, once.results.change, equal_nan=True)
 
 
 @pytest.mark.parametrize(

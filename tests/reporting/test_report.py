@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 
 import gradlab
 from gradlab import systems
-from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.reporting import output, profile_page, render, report, shell
@@ -118,14 +117,6 @@ def test_tables_hold_every_number_and_sort_by_value(tab: Any, page: Path) -> Non
     assert again == ordered[::-1]
 
 
-def test_the_page_says_how_to_make_it_again(tab: Any, page: Path) -> None:
-    opened(tab, page)
-    assert tab.locator("#command").text_content() == planted.Profile().config["command"]
-    method = tab.locator("#method").text_content()
-    for fact in ("torch", "2.13.0", "0123abc", "admissible", "relative se", "seed"):
-        assert fact in method
-
-
 def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Path) -> None:
     frame = planted.table(5, own=(ATTACK,))
     frame["method"] = ATTACK
@@ -168,18 +159,6 @@ def test_what_is_absent_is_one_line_that_says_how_to_get_it(monkeypatch: Any) ->
     assert "Not rehearsed." in told
 
 
-def test_sections_come_in_the_order_of_the_decision(tab: Any, page: Path) -> None:
-    opened(tab, page)
-    headings = tab.locator("h2, .absent b").all_inner_texts()
-    assert headings == [
-        "Bias, variance and error", "Findings", "Gain of a step",
-        "For how many updates it lasts", "Direction and noise",
-        "Where the error comes from", "Growth with the horizon", "Estimators and weights",
-        "Every number",
-        "How this was computed",
-    ]  # fmt: skip
-
-
 def test_what_needs_attention_is_seen_at_once_and_what_passed_one_click_away(
     tab: Any, page: Path
 ) -> None:
@@ -219,12 +198,6 @@ def test_what_is_drawn_has_its_numbers_under_the_pointer() -> None:
         ("108.0", "108.0", "&lt;model&gt;, 1: 5"), ("144.0", "135.0", "&lt;model&gt;, 2: 2.5"),
     ]  # fmt: skip
     assert shell.cell(True) == '<td class="words">yes</td>' and "∞" in shell.cell(float("inf"))
-
-
-def test_a_number_near_one_is_never_rounded_to_it() -> None:
-    near = {1 - 3e-6: "1 − 3e-6", 1e-5 - 1: "−1 + 1e-5", 0.9994: "0.9994", 1.0: "1"}
-    assert {value: shell.number(value) for value in near} == near
-    assert shell.number(1 - 1e-15) == "1"  # rounding of the machine
 
 
 def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
@@ -275,26 +248,6 @@ def test_report_writes_the_page_and_every_figure_as_image_and_table(
         pd.testing.assert_frame_equal(pd.read_csv(folder / f"{panel.name}.csv"), panel.table)
 
 
-@pytest.mark.slow
-def test_figures_are_written_as_pdf_where_that_is_asked_for(run: Path) -> None:
-    report(run, pdf=True)
-    folder = run.with_name("run_figures")
-    pdf = {path.stem for path in folder.glob("*.pdf")}
-    assert pdf == {path.stem for path in folder.glob("*.png")}
-    assert (folder / "cosine.pdf").read_bytes()[:4] == b"%PDF"
-
-
-def test_report_prints_what_the_command_line_prints(run: Path, capsys: Any) -> None:
-    report(run)
-    here = capsys.readouterr().out.split()
-    assert main(["report", str(run)]) == 0
-    command = capsys.readouterr().out.split()
-    assert here == command[: len(here)]
-    assert command[len(here) :] == ["--explain", "prints", "the", "rest."]
-    report(run, quiet=True)
-    assert capsys.readouterr().out == ""
-
-
 def test_a_page_that_is_not_ours_is_left_alone(run: Path) -> None:
     run.with_name("run.html").write_text("<html>mine</html>")
     with pytest.raises(InputError, match=r"run\.html exists and is no gradlab report"):
@@ -307,18 +260,6 @@ def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"run\.h5"):
         report(tmp_path / "run.h5")
     assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
-
-
-def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) -> None:
-    many = [planted.worded("horizon", True, f"Sentence number {k}.") for k in range(8)]
-    path = tmp_path / "run.html"
-    path.write_text(shown(planted.Profile(), many, "t", "mse"), encoding="utf-8")
-    opened(tab, path)
-    box = tab.locator("#findings")
-    assert tab.locator("#verdict").get_by_text("Sentence number 0.").is_visible()
-    assert not box.get_by_text("Sentence number 7.").is_visible()
-    box.locator("details summary").click()  # what failed is open, what passed is not
-    assert box.get_by_text("Sentence number 7.").is_visible()
 
 
 def test_a_run_that_cannot_be_read_is_refused_with_the_command_that_makes_it_again(
@@ -365,20 +306,6 @@ def test_a_page_is_rebuilt_from_its_file_and_hostile_names_stay_text(tmp_path):
     assert "How good are these Jacobians?" in text
     assert (tmp_path / "run_figures/growth.png").exists()
     assert [each.said for each in verdict(load(path))] == [each.said for each in verdict(hostile)]
-
-
-def test_panels_of_a_model_appear_only_with_one(comparison):
-    names = {panel.name for panel in jacobian_page.panels(comparison)}
-    assert {
-        "entries-error",
-        "entries-effect",
-        "distance",
-        "chain-error",
-        "model-error",
-        "growth",
-    } <= names
-    alone = {panel.name for panel in jacobian_page.panels(compared(model=False))}
-    assert alone == {"entries-size", "growth", "exponents"}
 
 
 LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1]]", "R=[[1]]"]

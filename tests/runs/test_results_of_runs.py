@@ -78,36 +78,6 @@ def test_runs_of_one_algorithm_are_named_by_their_files(tmp_path):
     assert replace(runs["a"], events=()).name == "mpg-v2"
 
 
-@pytest.mark.slow
-def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
-    file = tmp_path / "task.py"
-    file.write_text(
-        "import torch, gradlab\n"
-        "def make():\n"
-        "    eye = torch.eye(1, dtype=torch.float64)\n"
-        "    return gradlab.tasks.linear_quadratic(A=0.9 * eye, B=0.5 * eye, Q=eye, R=eye,\n"
-        "        noise_covariance=0.01 * eye, start_mean=torch.zeros(1).double(),\n"
-        "        start_covariance=eye, discount=0.9)\n"
-    )
-    words = ["train", "td3", f"{file}:make", "--iterations", "20", "--seeds", "2", "--json"]
-    words += ["--output", str(tmp_path / "run.h5"), "--clip", "1e-3"]
-    assert main(words) == 0
-    document = json.loads(capsys.readouterr().out)
-    found = document["findings"][0]
-    assert (found["code"], found["at"], found["n"]) == ("training return", "iteration 20", 2)
-    run = load(tmp_path / "run.h5")
-    assert run.config["algorithm"]["clip"] == 1e-3
-    assert (run.updates["clipped"] == 1.0).all() and (run.updates["policy_norm"] > 1e-3).all()
-    assert (tmp_path / "run.html").exists()
-    assert main(words) == 2
-    assert "--resume" in capsys.readouterr().err
-    assert main(["compare", str(tmp_path / "run.h5")]) == 2
-    assert main(["train", "mpgv2", "path_tracking"]) == 2
-    assert "did you mean mpg-v" in capsys.readouterr().err
-    assert main(["train", "td3", "path_tracking", "--clip", "-1"]) == 2
-    assert "td3's clip is -1.0, expected a number > 0" in capsys.readouterr().err
-
-
 def test_a_run_without_an_evaluation_says_so(tmp_path):
     path = written(tmp_path / "run.h5", returns=RETURNS[:0])
     with pytest.raises(InputError, match="no evaluation yet"):

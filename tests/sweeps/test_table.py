@@ -9,14 +9,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gradlab import cli
 from gradlab.errors import InputError
-from gradlab.storage import records
 from gradlab.tools.sweep import table
-from gradlab.tools.sweep import table as index
 from gradlab.tools.sweep.table import planned
 
 TOML = """
@@ -182,28 +179,6 @@ def folder(tmp_path_factory):
         patched.chdir(folder)
         assert cli.main(["sweep", "table.toml", "--workers", "1", "--output", "out"]) == 0
     return folder
-
-
-@pytest.mark.slow
-def test_a_run_of_a_sweep_has_the_numbers_of_the_plain_command(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    row = index.load(Path("out")).rows[1]
-    assert cli.main([*row.words, "--output", "plain.h5"]) == 0
-    plain, swept = (records.read(path) for path in ("plain.h5", "out/bad.h5"))
-    assert plain.groups.keys() == swept.groups.keys()
-    for group, arrays in plain.groups.items():
-        for name, array in arrays.items():
-            if array.values.dtype.kind == "f":
-                other = swept.groups[group][name].values
-                assert np.array_equal(array.values, other, equal_nan=True), (group, name)
-
-
-@pytest.mark.slow
-def test_a_log_and_a_sentence_stand_for_each_run(folder):
-    for row in index.load(folder / "out").rows:
-        assert row.state == "done" and row.sentence.startswith("use: ")
-        log = (folder / f"out/{row.name}.log").read_text()
-        assert "estimators: ended" in log
 
 
 def test_measurements_of_a_folder_are_each_compared_with_the_first(folder, capsys):

@@ -3,7 +3,6 @@
 Differentiable maps that are no simulators, with derivatives that are theirs and that are not.
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -43,19 +42,6 @@ def test_a_template_is_short_and_lacks_nothing(kind):
     file = TEMPLATES / f"{kind}.py"
     assert len(file.read_text().splitlines()) <= 40
     assert main(["check", str(file)]) == 0
-
-
-@pytest.mark.slow
-def test_what_check_prints_is_measured(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for kind in ("env", "model", "worldmodel"):
-        written(kind, tmp_path)
-    assert main(["check", "worldmodel.py", "--json"]) == 0
-    words = json.loads(capsys.readouterr().out)["next"].split()[1:]
-    small = ["--horizon", "2", "--starts", "16", "--batch", "4", "--no-rehearsal", "--no-report"]
-    assert main([*words, *small]) == 0
-    assert Path("runs/pendulum.h5").exists()
-    assert main(["measure", "env.py:make_task", "--model", "model.py:step", *small]) == 0
 
 
 def test_a_model_of_ones_own_is_a_model_of_the_task(tmp_path):
@@ -203,12 +189,6 @@ def test_an_object_with_a_step_is_told_how_it_becomes_a_task(methods, words, tmp
     body = "".join(f"    def {name}(self): ...\n" for name in methods)
     file.write_text(f"class Arm:\n{body}arm = Arm()\n")
     assert words in states(file)["make_task"] and "examples/templates" in states(file)["make_task"]
-
-
-def test_a_gymnasium_environment_is_for_the_probe(tmp_path):
-    file = tmp_path / "pendulum_for_the_probe.py"
-    file.write_text("import gymnasium\ndef make_env():\n    return gymnasium.make('Pendulum-v1')\n")
-    assert "gradlab.Probe" in states(file)["make_env"]
 
 
 def test_networks_of_other_widths_are_neither(tmp_path):

@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,11 +29,10 @@ from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.storage import records
 from gradlab.tasks import TASKS
 from gradlab.tools.papers import reproduction
-from gradlab.tools.papers.figures import TABLES, chosen, convergence, mixed, sized
-from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, narrowed, printed
+from gradlab.tools.papers.figures import TABLES, chosen, convergence, mixed
+from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, narrowed
 from gradlab.training.algorithms import ALGORITHMS
 from tests.figures.drawn import drawn
-from tests.probe.planted_probe import everything, written
 
 # Frozen runs of reports/, their updates in 40 means.
 RUNS = Path(__file__).parent / "runs"
@@ -259,15 +257,6 @@ def test_a_loss_surface_is_the_models_value_around_the_policy(tmp_path: Path) ->
     assert corner.item() == pytest.approx(loss[1, 20, 0])
 
 
-def test_several_axes_fit_a_column() -> None:
-    names = ("ddppo", "ddppo-h5", "ddppo-h10")
-    figure = chosen("return-horizons", [RUNS / f"{name}-pendulum.h5" for name in names]).figure
-    wide, high = figure.get_size_inches()
-    sized(figure, "single")
-    assert figure.get_figwidth() == 3.25
-    assert figure.get_figheight() / 3.25 == pytest.approx(high / wide)
-
-
 @pytest.mark.parametrize(
     ("name", "paths", "output", "words"),
     [
@@ -296,56 +285,11 @@ def test_what_cannot_be_drawn_is_refused(
     assert not target.exists()
 
 
-def test_a_run_of_a_probe_has_no_learning_curve(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run, target = written(tmp_path / "run.h5", everything()), tmp_path / "a.png"
-    assert main(["figure", "learning-curves", str(run), "--output", str(target)]) == 2
-    assert "these runs have" in capsys.readouterr().err and not target.exists()
-
-
 def test_runs_of_several_commits_are_named() -> None:
     assert not mixed(PAIR[:1])
     both = [RUNS / f"{row}-path_tracking.h5" for row in ("n-step-dpg", "td3")]
     commits = {load(path).environment["commit"][:8] for path in both}
     assert len(commits) == 2 and all(commit in mixed(both) for commit in commits)
-
-
-def test_the_papers_counts_stand_beside_ours() -> None:
-    shown = drawn(chosen("convergence", [RUNS / "td3-path_tracking.h5"]).figure)
-    crosses = shown[shown["series"] == "the paper's mean"]
-    assert {38000.0, 49000.0, 58000.0} <= set(crosses["y"])
-
-
-def test_a_figure_has_its_own_caption_and_each_run_its_own_marker(tmp_path: Path) -> None:
-    source = RUNS / "mpg-v2-inverted_pendulum.h5"
-    runs = [Path(shutil.copy(source, tmp_path / f"{k}-inverted_pendulum.h5")) for k in range(7)]
-    found = chosen("convergence", runs)
-    assert found.caption == "A point is a seed, a line their median."
-    axes = found.figure.axes[0]
-    handles, labels = axes.get_legend_handles_labels()
-    assert len({line.get_marker() for line in handles}) == len(labels) == 8
-    assert axes.yaxis.get_major_formatter()(100_000, 0) == "100,000"
-    for name in ("learning-curves", "tracking"):
-        axes = chosen(name, runs).figure.axes[0]
-        assert axes.xaxis.get_major_formatter()(100_000, 0) == "100,000"
-
-
-def test_a_row_that_the_paper_has_not_is_a_dash_in_every_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = [RUNS / f"{row}-inverted_pendulum.h5" for row in ("mpg-v2", "mpg-v2-clip3")]
-    target = tmp_path / "t.md"
-    assert main(["figure", "table-returns", *map(str, runs), "--output", str(target)]) == 0
-    said = capsys.readouterr().out + target.read_text()
-    assert "| – |" in said and "nan" not in said.lower()
-
-
-def test_a_table_names_several_commits(tmp_path: Path) -> None:
-    target = tmp_path / "t.md"
-    both = [RUNS / f"{row}-path_tracking.h5" for row in ("n-step-dpg", "td3")]
-    assert main(["figure", "table-returns", *map(str, both), "--output", str(target)]) == 0
-    assert mixed(both) in target.read_text()
 
 
 def test_every_item_names_rows_and_tasks_that_exist() -> None:
@@ -385,31 +329,6 @@ def test_an_item_is_trained_once_and_stands_beside_the_paper(
     assert main([*words[:4], "0.2", *words[5:], *folder]) == 2
     said = capsys.readouterr().err
     assert "4 iterations and 2 seeds, expected 8 and 2" in said and "name another folder" in said
-
-
-def test_a_variant_is_its_algorithm_with_its_options(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    variants = {"narrow": ("td3", {"hidden": (8, 8)}), "wide": ("td3", {"hidden": (16, 16)})}
-    part = ItemPart(
-        "double_integrator", tuple(variants), iterations=3, variants=variants,
-        options={"evaluate_every": 3},
-    )  # fmt: skip
-    monkeypatch.setitem(ITEMS["mpg"], "table-1", Item("a table", (part,)))  # type: ignore[index]
-    pages: list[list[Path]] = []
-
-    def page(paths: list[Path], target: Path) -> Path:
-        pages.append(paths)
-        return target
-
-    monkeypatch.setattr("gradlab.reporting.output.compare", page)
-    assert main(["reproduce", "mpg", "table-1", "--seeds", "1", "--folder", str(tmp_path)]) == 0
-    assert pages == [[tmp_path / f"{row}-double_integrator.h5" for row in variants]]
-    run = load(tmp_path / "narrow-double_integrator.h5")
-    assert run.name == "td3" and run.config["algorithm"]["hidden"] == [8, 8]
-    assert run.config["settings"]["evaluate_every"] == 3 and run.iteration[-1] == 3
-    wide = load(tmp_path / "wide-double_integrator.h5")
-    assert wide.config["algorithm"]["hidden"] == [16, 16]
 
 
 def test_a_run_measures_its_gradient_as_often_as_its_item_says(
@@ -505,18 +424,6 @@ def test_a_run_of_another_preset_is_not_taken_for_the_items(
         reproduction.planned(item, tmp_path, 5, 1.0)
 
 
-def test_what_was_interrupted_says_how_to_go_on(
-    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def stopped(self: Train, command: str) -> None:
-        raise KeyboardInterrupt("the same again with resume=True goes on from there")
-
-    monkeypatch.setattr(Train, "run", stopped)
-    assert main(["reproduce", "mpg", "table-1", "--folder", str(tmp_path)]) == 130
-    said = capsys.readouterr().err
-    assert "the same command goes on" in said and "resume" not in said
-
-
 def test_a_seed_that_is_lost_is_counted_and_the_others_are_drawn(tmp_path: Path) -> None:
     record = records.read(DDPPO)
     evaluations = record.groups["evaluations"]
@@ -536,14 +443,6 @@ def test_a_seed_that_is_lost_is_counted_and_the_others_are_drawn(tmp_path: Path)
     last = sorted(values[-1][np.isfinite(values[-1])])
     assert float(cells["median return"]) == pytest.approx(last[1], rel=0.01)  # lost: the worst
     assert cells["every seed"].endswith(", lost") and cells["mean ± 95%"] == "–"
-
-
-def test_a_table_tells_runs_of_one_algorithm_apart(tmp_path: Path) -> None:
-    target = tmp_path / "t.md"
-    both = [DDPPO, RUNS / "ddppo-h10-pendulum.h5"]
-    assert main(["figure", "table-returns", *map(str, both), "--output", str(target)]) == 0
-    rows = pd.read_csv(target.with_suffix(".csv"))["row"].tolist()
-    assert len(set(rows)) == 2
 
 
 def test_iterations_to_a_goal_are_of_all_seeds() -> None:
@@ -595,13 +494,6 @@ def values_std(values: np.ndarray) -> str:
     return f"{np.sqrt(((values - values.mean()) ** 2).sum() / (len(values) - 1)):.2g}"
 
 
-def test_printed_cells_stand_beside_runs_of_their_row_and_task() -> None:
-    assert printed("table-times", "Hopper-v5", "mbpo")["paper: iteration [s]"] == "723"
-    assert printed("table-planning", "Ant-v5", "maac")["paper: without"] == "3.06e3 ± 1.45e3"
-    assert printed("table-returns", "path_tracking", "td3")["paper: return"] == "-13.30 ± 26.50"
-    assert printed("table-returns", "Hopper-v5", "maac") == {}
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -628,9 +520,3 @@ def test_arguments_are_refused_with_what_is_expected(call: object, words: str) -
 PAGE = Path(__file__).parents[2] / "docs/papers.md"
 _ROWS = re.findall(r"^\| ([\w-]+) \|.*?(`(?:gradlab )?reproduce.*) \| [^|]+ \|$",
                    PAGE.read_text(), flags=re.M)  # fmt: skip
-
-
-def test_the_page_of_all_items_names_every_item():
-    named = {(row[0].lower(), item) for row in _ROWS
-             for item in re.findall(r"(?:figure|table)-\d", row[1])}  # fmt: skip
-    assert {(paper, item) for paper, items in ITEMS.items() for item in items} <= named
