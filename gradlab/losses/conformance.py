@@ -182,7 +182,7 @@ def conform(loss: Loss, kind: str, exact: bool = False) -> FindingsRun:
     found.append(Finding("conform.rest", "pass", value=off))
     if parts:
         terms = torch.stack(list(parts.values())).T
-        solved = torch.linalg.lstsq(terms, g[:, None]).solution.flatten()
+        solved = torch.linalg.lstsq(terms, g[:, None], driver="gelsd").solution.flatten()
         weights = zip(parts, solved.tolist(), (1, 1, 1, 0), strict=True)
         found += [
             Finding("conform.term", "pass", part, value, threshold=wanted)
