@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ALGORITHM = (
     "batch", "hidden", "policy_rate", "value_rate", "clip", "delay", "reuse", "updates",
     "exploration", "replay", "tau", "log_std", "fit_every", "rollouts", "target_steps",
-    "temperature",
+    "temperature", "beta", "rollout_length",
 )  # fmt: skip
 
 
@@ -273,15 +273,15 @@ class Train(_Configured):  # type: ignore[misc]
 
     def _asynchronous(self) -> Asynchronous | None:
         """The processes of the run, where it has several."""
-        counts = {name: getattr(self, name) for name in ("learners", "actors", "buffers", "queue")}
+        counts = {name: getattr(self, name) for name in ("learners", "actors", "queue")}
         counts = {name: count for name, count in counts.items() if count is not None}
         if counts.keys() - {"queue"}:
             return Asynchronous(**counts, deterministic=self.deterministic)
         for name in ("queue", "deterministic", "ray"):
             if self._given(name):
                 raise InputError(
-                    f"--{name} is for a run in several processes: add --learners, --actors or "
-                    f"--buffers, such as --learners 4 --actors 2"
+                    f"--{name} is for a run in several processes: add --learners or --actors, "
+                    f"such as --learners 4 --actors 2"
                 )
         return None
 
@@ -297,10 +297,6 @@ class Train(_Configured):  # type: ignore[misc]
             row = rows.with_weights(row, self.weights, self.horizons)
         elif self.horizons:
             row = rows.with_horizons(row, self.horizons)
-        if self.beta is not None:
-            row = rows.with_starts(row, self.beta)
-        if self.rollout_length:
-            row = rows.with_rollouts(row, self.rollout_length)
         changes = {name: getattr(self, name) for name in ALGORITHM if self._given(name)}
         if self.temperature == "auto":
             changes["temperature"] = Automatic()

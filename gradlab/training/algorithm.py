@@ -9,6 +9,7 @@ Choices of a model that is learned while a policy trains: the value of `Algorith
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -174,131 +175,16 @@ class Algorithm:
     paper: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if not self.terms or len(set(self.horizons)) < len(self.horizons):
-            raise InputError(f"{self.name} has terms {self.horizons}: give different horizons")
-        if min(self.horizons) < 0:
-            raise InputError(f"{self.name} has terms {self.horizons}: horizons start at 0")
+        for misfit, words in _MISFITS:
+            if misfit(self):
+                raise InputError(f"{self.name} has {words.format(row=self)}")
         if isinstance(self.weights, FixedWeights):
             self.weights(0, self.horizons)
-        if isinstance(self.weights, MeasuredWeights):
-            self._check_measured(self.weights.follow)
-        self._check_policy()
         check(self, lambda field: f"{self.name}'s {field}")
-        validation.whole(f"{self.name}'s hidden", len(self.hidden), 1)
-        if not (
-            len(self.log_std) == 2 and -math.inf < self.log_std[0] < self.log_std[1] < math.inf
-        ):
-            wanted = "two finite numbers, the smaller first"
-            raise validation.expected(f"{self.name}'s log_std", self.log_std, wanted)
         if not isinstance(self.target.temperature, Automatic):
             validation.number("temperature", self.target.temperature, least=0)
-        self._check_parts()
         if self.model is not None and not self.needs_model:
             raise InputError(f"{self.name} uses no model: none is learned for it")
-
-    def _check_policy(self) -> None:
-        """Raises InputError where policy, target and terms are not all stochastic, or none is."""
-        stochastic, target = self.policy == "gaussian", self.target.name
-        if self.target.soft and not stochastic:
-            raise InputError(
-                f"{self.name} has policy {self.policy!r}, which has no entropy, but a target for "
-                f"stochastic ones ({target}): take policy='gaussian', or target=OneStep()"
-            )
-        if stochastic and not self.target.soft:
-            raise InputError(
-                f"{self.name} has policy 'gaussian', but a target for deterministic ones "
-                f"({target}): take policy='deterministic', or target=Soft()"
-            )
-        single = [term.horizon for term in self.terms if term.horizon and not term.way.every]
-        if stochastic and single:
-            raise InputError(
-                f"{self.name} has policy 'gaussian', but θ in the first action alone at horizons "
-                f"{single}: give these terms θ in all actions (Term(n, 'all'))"
-            )
-
-    def _check_parts(self) -> None:
-        """Raises InputError where loss, terms and critics do not go together."""
-        only = self.loss.horizon
-        if only is not None and self.horizons != (only,):
-            raise InputError(
-                f"{self.name} has terms {self.horizons}, but its loss ({self.loss.name}) follows "
-                f"horizon {only} alone"
-            )
-        steps = self.source.steps
-        if steps and self.reuse > 1:
-            raise InputError(f"{self.name} has reuse {self.reuse}, but an on-policy batch is new")
-        whole = steps > 0 and self.horizons[0] > 0 and steps % self.horizons[0] == 0
-        if self.loss.paths and (len(self.terms) > 1 or not whole):
-            raise InputError(
-                f"{self.name} has terms {self.horizons}, but follows the paths of its batches: "
-                f"take windows of as many steps, or of a multiple (source=Newest(steps))"
-            )
-        if self.critics == 0 and (0 in self.horizons or self.critic_spectral is not None):
-            raise InputError(
-                f"{self.name} has no critic: take horizons from 1, and no spectral norm of critics"
-            )
-        if self.target.kind == V and 0 in self.horizons:
-            raise InputError(
-                f"{self.name} has horizon 0, but its critic is {V.name}, in which actions do not "
-                f"occur: take horizons from 1"
-            )
-        if self.critic_loss.of_model and (self.target.kind != Q or self.critics == 0):
-            raise InputError(
-                f"{self.name} has a critic loss ({self.critic_loss.name}) that differentiates "
-                f"critics by actions: take a target of Q(s, a)"
-            )
-        if self.target.of_members and (self.model is None or self.model.used < 2):
-            raise InputError(
-                f"{self.name} has targets ({self.target.name}) that weigh horizons by how far the "
-                f"members of a learned model differ: learn one of 2 members or more "
-                f"(model=LearnedModel(members=5) in its row), or take another target"
-            )
-        if self.densities and self.policy != "gaussian":
-            raise InputError(f"{self.name} weighs actions by densities: take a gaussian policy")
-        self._check_windows()
-
-    def _check_windows(self) -> None:
-        """Raises InputError where what follows on-policy windows has none, or not its own."""
-        if self.target.of_paths and not self.source.steps:
-            raise InputError(f"{self.name} has a target along paths: take source=Newest(steps)")
-        amended = getattr(self.loss, "amended", None)  # of a window's return
-        if amended is not None and self.critics and amended != (self.target.kind == Q):
-            raise InputError(
-                f"{self.name} has critics of {self.target.kind.name}, but its loss "
-                f"({self.loss.name}) takes {'Q(s, a)' if amended else 'V(s)'}: take "
-                f"StateLambda(actions={amended})"
-            )
-        if self.loss.noises and self.policy == "deterministic" and self.exploration:
-            raise InputError(
-                f"{self.name} has exploration {self.exploration}, but follows its own actions: "
-                f"take exploration=0, or policy='gaussian'"
-            )
-        if self.adaptive is not None and not self.loss.of_simulator:
-            raise InputError(
-                f"{self.name} adapts its horizon to stiffness, but its loss differentiates no "
-                f"simulator: take loss=WindowReturn(), or adaptive=None"
-            )
-        if self.fit != _ONCE and self.critics == 0:
-            raise InputError(f"{self.name} has no critic to be fitted in {self.fit.name}")
-
-    def _check_measured(self, follow: str) -> None:
-        if self.target.kind != Q or self.critics == 0:
-            raise InputError(
-                f"{follow} is 'measured', but {self.name} has no critic of actions to measure with"
-            )
-        if len(self.terms) < 2:
-            raise InputError(
-                f"{follow} are 'measured', but {self.name} follows one gradient: mixtures are "
-                f"mpg-v1, mpg-v2 and mpg-general, of any horizons, or terms of your own"
-                if follow == "weights"
-                else f"horizon is 'measured', but {self.name} has one horizon: take mpg-v1, mpg-v2 "
-                f"or mpg-general, with the horizons to choose from"
-            )
-        if any(term.way.every for term in self.terms):
-            raise InputError(
-                f"{follow} is 'measured', but {self.name} has terms with θ in every action, which "
-                f"have another truth: give terms of the first action alone"
-            )
 
     @property
     def horizons(self) -> tuple[int, ...]:
@@ -384,3 +270,124 @@ class Algorithm:
     @property
     def differentiates_model(self) -> bool:
         return self.rolls_out or self.critic_loss.of_model
+
+
+def _measured(row: Algorithm) -> bool:
+    return isinstance(row.weights, MeasuredWeights)
+
+
+def _cut_short(row: Algorithm) -> bool:
+    """Does it follow the paths of its batches, which are no whole number of its horizon?"""
+    steps, horizon = row.source.steps, row.horizons[0]
+    whole = steps > 0 and horizon > 0 and steps % horizon == 0
+    return row.loss.paths and (len(row.terms) > 1 or not whole)
+
+
+# What does not go together, and how to say it after "NAME has"; the first that holds is said.
+_MISFITS: tuple[tuple[Callable[[Algorithm], object], str], ...] = (
+    (
+        lambda row: not row.terms or len(set(row.horizons)) < len(row.terms),
+        "terms {row.horizons}: give different horizons",
+    ),
+    (lambda row: min(row.horizons) < 0, "terms {row.horizons}: horizons start at 0"),
+    (
+        lambda row: _measured(row) and (row.target.kind != Q or not row.critics),
+        "measured {row.weights.follow}, but no critic of actions to measure with",
+    ),
+    (
+        lambda row: _measured(row) and len(row.terms) < 2,
+        "measured {row.weights.follow}, but it follows one gradient: mixtures are mpg-v1, mpg-v2 "
+        "and mpg-general, of any horizons, or terms of your own",
+    ),
+    (
+        lambda row: _measured(row) and any(term.way.every for term in row.terms),
+        "measured {row.weights.follow}, but terms with θ in every action, which have another "
+        "truth: give terms of the first action alone",
+    ),
+    (
+        lambda row: row.target.soft and row.policy != "gaussian",
+        "policy {row.policy!r}, which has no entropy, but a target for stochastic ones "
+        "({row.target.name}): take policy='gaussian', or target=OneStep()",
+    ),
+    (
+        lambda row: row.policy == "gaussian" and not row.target.soft,
+        "policy 'gaussian', but a target for deterministic ones ({row.target.name}): take "
+        "policy='deterministic', or target=Soft()",
+    ),
+    (
+        lambda row: (
+            row.policy == "gaussian"
+            and any(term.horizon and not term.way.every for term in row.terms)
+        ),
+        "policy 'gaussian', but θ in the first action alone at horizons of {row.horizons}: give "
+        "these terms θ in all actions (Term(n, 'all'))",
+    ),
+    (lambda row: not row.hidden, "no hidden layer: give widths"),
+    (
+        lambda row: (
+            len(row.log_std) != 2 or not -math.inf < row.log_std[0] < row.log_std[1] < math.inf
+        ),
+        "log_std {row.log_std}: give two finite numbers, the smaller first",
+    ),
+    (
+        lambda row: row.loss.horizon is not None and row.horizons != (row.loss.horizon,),
+        "terms {row.horizons}, but its loss ({row.loss.name}) follows horizon {row.loss.horizon} "
+        "alone",
+    ),
+    (
+        lambda row: row.source.steps and row.reuse > 1,
+        "reuse {row.reuse}, but an on-policy batch is new",
+    ),
+    (
+        _cut_short,
+        "terms {row.horizons}, but follows the paths of its batches: take windows of as many "
+        "steps, or of a multiple (source=Newest(steps))",
+    ),
+    (
+        lambda row: not row.critics and (0 in row.horizons or row.critic_spectral is not None),
+        "no critic: take horizons from 1, and no spectral norm of critics",
+    ),
+    (
+        lambda row: row.target.kind == V and 0 in row.horizons,
+        "horizon 0, but its critic is {row.target.kind.name}, in which actions do not occur: take "
+        "horizons from 1",
+    ),
+    (
+        lambda row: row.critic_loss.of_model and (row.target.kind != Q or not row.critics),
+        "a critic loss ({row.critic_loss.name}) that differentiates critics by actions: take a "
+        "target of Q(s, a)",
+    ),
+    (
+        lambda row: row.target.of_members and (row.model is None or row.model.used < 2),
+        "targets ({row.target.name}) that weigh horizons by how far the members of a learned "
+        "model differ: learn one of 2 members or more (model=LearnedModel(members=5) in its row), "
+        "or take another target",
+    ),
+    (
+        lambda row: row.densities and row.policy != "gaussian",
+        "a loss that weighs actions by densities: take a gaussian policy",
+    ),
+    (
+        lambda row: row.target.of_paths and not row.source.steps,
+        "a target along paths: take source=Newest(steps)",
+    ),
+    (
+        lambda row: row.critics and row.loss.amended not in (None, row.target.kind == Q),
+        "critics of {row.target.kind.name}, but its loss ({row.loss.name}) takes others: take "
+        "StateLambda(actions={row.loss.amended})",
+    ),
+    (
+        lambda row: row.loss.noises and row.policy == "deterministic" and row.exploration,
+        "exploration {row.exploration}, but follows its own actions: take exploration=0, or "
+        "policy='gaussian'",
+    ),
+    (
+        lambda row: row.adaptive is not None and not row.loss.of_simulator,
+        "a horizon that adapts to stiffness, but its loss differentiates no simulator: take "
+        "loss=WindowReturn(), or adaptive=None",
+    ),
+    (
+        lambda row: row.fit != _ONCE and not row.critics,
+        "no critic to be fitted in {row.fit.name}",
+    ),
+)

@@ -23,6 +23,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from gradlab import validation
 from gradlab.data.replay import Batch, Replay
 from gradlab.data.trajectories import stream
 from gradlab.errors import Failure, InputError
@@ -207,29 +208,32 @@ class Branching:
     Attributes:
         every: iterations between two fillings.
         rollouts: of every seed in each one.
-        first, last: their length in model steps, at iteration `begin` and from `end` on.
+        lengths: k in model steps, or first, last, and the iterations `begin` and `end`.
         kept: fillings of the present length that batches are drawn from.
     """
 
     every: COUNT = 250
     rollouts: COUNT = 5000
-    first: COUNT = 1
-    last: COUNT = 1
-    begin: int = 0
-    end: int = 1
+    lengths: tuple[int, ...] = (1,)
     kept: COUNT = 4
 
     def __post_init__(self) -> None:
         check(self, "branching's {}".format)
-        if not 0 <= self.begin < self.end:
-            raise InputError(
-                f"rollouts have begin {self.begin} and end {self.end}: expected 0 ≤ begin < end"
-            )
+        first, last, begin, end = self._grown
+        if len(self.lengths) not in (1, 4) or min(first, last) < 1 or not 0 <= begin < end:
+            wanted = "k from 1, or first and last k, and the iterations between which it grows"
+            raise validation.expected("rollout_length", self.lengths, wanted)
+
+    @property
+    def _grown(self) -> tuple[int, ...]:
+        """First and last length, begin and end."""
+        return self.lengths if len(self.lengths) == 4 else (*self.lengths[:1] * 2, 0, 1)
 
     def length(self, iteration: int) -> int:
         """k at an iteration."""
-        share = (iteration - self.begin) / (self.end - self.begin)
-        return int(self.first + (self.last - self.first) * min(max(share, 0.0), 1.0))
+        first, last, begin, end = self._grown
+        share = (iteration - begin) / (end - begin)
+        return int(first + (last - first) * min(max(share, 0.0), 1.0))
 
     def recent(self, iteration: int) -> int:
         """Rows of one seed that batches are drawn from."""
@@ -237,11 +241,12 @@ class Branching:
 
     @property
     def longest(self) -> int:
-        return max(self.first, self.last)
+        return max(self._grown[:2])
 
     @property
     def name(self) -> str:
-        steps = f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
+        first, last, *_ = self._grown
+        steps = f"{first}" if first == last else f"{first} to {last}"
         return f"model rollouts of length {steps}"
 
 

@@ -183,7 +183,9 @@ def train(
     run = begin(row, task, chosen)
     check_memory(run)
     prepare(run)
-    config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
+    config = describe(row, task, chosen)
+    if chosen.gradient_every:
+        config["gradient_law"] = gradient_errors.law(row)
     with execution(run, ray) as work:  # a cluster that cannot be used replaces no file
         if resume:
             checkpoints.load(path, run, config)
@@ -232,7 +234,7 @@ def _check_processes(algorithm: Algorithm, settings: Settings) -> None:
         raise InputError(
             f"{algorithm.name} cannot be trained asynchronously: {reason}; take a row on replay "
             f"without a learned model (mpg-v1, mpg-v2, mpg-general, td3, sac, ddpg, n-step-dpg, "
-            f"n-step-adp, bptt), or leave learners, actors and buffers out"
+            f"n-step-adp, bptt), or leave learners and actors out"
         )
 
 

@@ -172,7 +172,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
             "seconds": _column("s", "Time of the rollouts, all seeds together."),
         }
         schema["rollouts"] = Table("iteration", rollouts, {"seed": seeds})
-    if gradient_errors.measured(algorithm, settings):
+    if settings.gradient_every:
         schema["gradients"] = gradient_errors.table(algorithm, settings, seeds)
     if settings.asynchronous is not None:
         schema["asynchrony"] = asynchrony.table(settings.asynchronous)

@@ -50,7 +50,7 @@ from gradlab.training.collection import Branching
 from gradlab.training.parts.context import Context, FixedWeights, Floats, Passes
 from gradlab.training.parts.critics import ActionGradient, ImportanceWeighted
 from gradlab.training.parts.duals import Automatic, Stiffness
-from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, PolicyLoss, Term
+from gradlab.training.parts.policy_losses import MixtureLoss, PolicyLoss, Term
 from gradlab.training.parts.sources import Branched, Newest, Replayed, TwoStores
 from gradlab.training.parts.targets import (
     Copied,
@@ -62,7 +62,13 @@ from gradlab.training.parts.targets import (
     StateOneStep,
     Steve,
 )
-from gradlab.training.parts.window_losses import StateLambda, WindowReturn
+from gradlab.training.parts.window_losses import (
+    StateLambda,
+    WindowReturn,
+    goes_on,
+    in_paths,
+    split,
+)
 from gradlab.training.seed_models import slope_along
 
 DATA, MODEL, MODEL_ALL = Term(0), Term(25), Term(25, "all")
@@ -291,92 +297,61 @@ class ReplayedPath(PolicyLoss):
         loss = −mean Σ_{t<n} γᵗ r_t,   a_t = π_θ(s_t, ε̂_t),  s_{t+1} = f(s_t, a_t) + ξ̂_t
 
     Where an episode ends, the rest of the n steps is another path, at γ⁰ again.
+
+    Attributes:
+        valued: ended by the critic after h steps (RP-DR, RP-PGM eq. 4.5):
+
+            loss = −mean (Σ_{t<h} γᵗ (r_t − α log π_t) + γʰ (Q(s_h, a_h) − α log π_h))
+
+            with the last action a_h drawn anew. An episode that ends within the h steps is valued
+            there, but for a masked terminal state; the mean is over all paths.
     """
 
-    name: ClassVar[str] = "replayed paths, noise inferred"
+    valued: bool = False
     paths: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        return f"replayed paths{' to the critic' if self.valued else ', noise inferred'}"
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
     ) -> tuple[Tensor, int]:
-        steps = terms[0].horizon
-        total, _ = _along(context, batch, steps, valued=False)
-        return -torch.from_numpy(weights[:, 0]).to(total) * total.mean(dim=1), steps
-
-
-@dataclass(frozen=True)
-class ReplayedExpansion(PolicyLoss):
-    """The same paths, ended after h steps by the critic: model derivatives on real samples (RP-DR,
-    RP-PGM eq. 4.5):
-
-        loss = −mean (Σ_{t<h} γᵗ (r_t − α log π_t) + γʰ (Q(s_h, a_h) − α log π_h))
-
-    with the last action a_h drawn anew. An episode that ends within the h steps is valued there,
-    but for a masked terminal state, and the rest is another path; the mean is over all paths.
-    """
-
-    name: ClassVar[str] = "replayed paths to the critic"
-    paths: ClassVar[bool] = True
-
-    def __call__(
-        self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
-    ) -> tuple[Tensor, int]:
-        steps = terms[0].horizon
-        total, paths = _along(context, batch, steps, valued=True)
-        mean = total.sum(dim=1) / paths.sum(dim=1)
+        objective, model, steps = context.objective, context.model, terms[0].horizon
+        assert model is not None
+        by_path = in_paths(batch, steps, context.agents)
+        same = goes_on(by_path, steps)
+        count = same.shape[1]
+        noise = context.along("model noise", steps, count, model.noise_dim)
+        last = context.along("last actions", steps, count, context.noise_dim)
+        total = torch.zeros_like(same[..., 0], dtype=batch.reward.dtype)
+        discount, paths = torch.ones_like(total), torch.ones_like(total)
+        state: Tensor | None = None
+        for t in range(steps):
+            at = {name: split(x, steps)[:, :, t] for name, x in by_path.tensors.items()}
+            here = Batch(**at)
+            if state is not None:
+                again = same[..., t - 1]
+                state = torch.where(again[..., None], state, here.state)
+                discount = torch.where(again, objective.discount * discount, 1.0)
+                paths = paths + ~again
+            state = here.state if state is None else state
+            drawn, log_prob = context.act(state, context.noise_of(here.state, here.action))
+            action = here.action + drawn - drawn.detach()
+            dealt = None if noise is None else noise[t]
+            state, reward = slope_along(model, replace(here, state=state), action, dealt)
+            total = total + discount * objective.reward_scale * reward
+            if not self.valued:
+                continue
+            if log_prob is not None:
+                total = total - discount * objective.temperature * log_prob
+            if not same[..., t].all():
+                acted = context.act(state, None if last is None else last[t])
+                going_on = 1 - here.terminated if objective.masked else 1.0
+                value = objective.discount * discount * going_on * context.value(state, *acted)
+                total = total + torch.where(same[..., t], 0.0, value)
+        mean = total.sum(dim=1) / paths.sum(dim=1) if self.valued else total.mean(dim=1)
         return -torch.from_numpy(weights[:, 0]).to(total) * mean, steps
-
-
-def _along(context: Context, batch: Batch, steps: int, *, valued: bool) -> tuple[Tensor, Tensor]:
-    """Returns along a batch that is cut into paths of `steps` steps, and how many paths they are,
-    [E, rows] each.
-    """
-    objective, model = context.objective, context.model
-    assert model is not None
-    windows = _cut(batch, steps, context.agents)
-    count = windows[0].state.shape[1]
-    noise = context.along("model noise", steps, count, model.noise_dim)
-    last = context.along("last actions", steps, count, context.noise_dim) if valued else None
-    state, discount = windows[0].state, torch.ones_like(windows[0].reward)
-    total, paths = torch.zeros_like(discount), torch.ones_like(discount)
-    for t, here in enumerate(windows):
-        drawn, log_prob = context.act(state, context.noise_of(here.state, here.action))
-        action = here.action + drawn - drawn.detach()
-        dealt = None if noise is None else noise[t]
-        after, reward = slope_along(model, replace(here, state=state), action, dealt)
-        total = total + discount * objective.reward_scale * reward
-        if valued and log_prob is not None:
-            total = total - discount * objective.temperature * log_prob
-        following = windows[t + 1] if t + 1 < steps else None
-        same = _goes_on(here, following)
-        if valued and not same.all():
-            acted = context.act(after, None if last is None else last[t])
-            going_on = 1 - here.terminated if objective.masked else 1.0
-            value = objective.discount * discount * going_on * context.value(after, *acted)
-            total = total + torch.where(same, 0.0, value)
-        if following is not None:
-            state = torch.where(same[..., None], after, following.state)
-            discount = torch.where(same, objective.discount * discount, 1.0)
-            paths = paths + ~same
-    return total, paths
-
-
-def _goes_on(here: Batch, following: Batch | None) -> Tensor:
-    """Whether the next row is the next step of the same episode, [E, rows]."""
-    if following is None:
-        return torch.zeros_like(here.terminated, dtype=torch.bool)
-    return (here.next_state == following.state).all(dim=2) & (here.terminated < 0.5)
-
-
-def _cut(batch: Batch, steps: int, agents: int) -> list[Batch]:
-    """Every step of all paths, of a batch that has the environments' steps one after another."""
-
-    def cut(values: Tensor) -> tuple[Tensor, ...]:
-        apart = values.reshape(len(values), -1, steps, agents, *values.shape[2:])
-        return tuple(part.flatten(1, 2) for part in apart.unbind(dim=2))
-
-    tensors = {name: cut(values) for name, values in batch.tensors.items()}
-    return [Batch(**{name: parts[t] for name, parts in tensors.items()}) for t in range(steps)]
 
 
 def _normalised(row: Algorithm) -> Algorithm:
@@ -397,7 +372,7 @@ _PATHWISE_ROWS = (
         (Term(25, "all"),),
         FixedWeights(),
         NoCritic(),
-        loss=FromStarts(),
+        loss=MixtureLoss(beta=0.0),
         paper="RP-PGM section 4.2, h = ∞; MAAC appendix A.1",
     ),
     Algorithm(
@@ -437,7 +412,7 @@ _RP_DP = Algorithm(
     hidden=(256, 256, 256),
     activation="relu",
     model=_MODEL,
-    loss=FromStarts(0.5),
+    loss=MixtureLoss(beta=0.5),
     paper="RP-PGM eq. 4.2, section 7.1",
 )
 
@@ -445,7 +420,7 @@ _RP_DR = replace(
     _RP_DP,
     name="rp-dr",
     target=Soft(temperature=0.0),
-    loss=ReplayedExpansion(),
+    loss=ReplayedPath(valued=True),
     fit=Passes(16, 4),
     target_critic=Polyak(0.8),
     source=Newest(30),

@@ -1,9 +1,9 @@
 """One iteration of a run after another, by an `Execution`: this process, or several.
 
 collect → fit the model and roll it out, where that is due → update; evaluate and record on the way.
-A state is saved before what its iteration decides. Ctrl-C waits until an iteration is whole, but no
-more than `GRACE` seconds: one that takes longer is begun with its state saved, and a run that is
-resumed begins it again.
+A state is saved before what its iteration decides. Ctrl-C waits until an iteration is whole, and
+saves it; pressed again, it stops at once, and a run that is resumed begins from the last state that
+was saved.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
 from typing import Protocol, final
 
@@ -34,7 +33,6 @@ from gradlab.training.recording import divergence, evaluation_row, excess, model
 from gradlab.training.state import Good, Run
 
 _SHOWN = 1.0  # seconds between two looks at long iterations
-GRACE = 1.0  # seconds that the present iteration has left, once its run is interrupted
 _EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 
 
@@ -78,31 +76,21 @@ def report(run: Run, path: Path, journal: Journal, value: Floats) -> None:
 
 @contextmanager
 def _between_iterations() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C was pressed. `GRACE` seconds later, or pressed again, it interrupts
-    whatever is at work."""
+    """Yields whether Ctrl-C was pressed; pressed again, it interrupts whatever is at work."""
     pressed: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGALRM)}
 
     def press(number: int, frame: object) -> None:
         pressed.append(number)
-        for each in before:
-            signal.signal(each, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, GRACE)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    signal.signal(signal.SIGINT, press)
+    before = signal.signal(signal.SIGINT, press)
     try:
         yield lambda: bool(pressed)
     finally:
-        _end_grace()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_grace() -> None:
-    signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, before)
 
 
 class Execution(Protocol):
@@ -163,33 +151,23 @@ def go(
     """From the present iteration to the last."""
     run.begun = time.monotonic() - run.seconds
     _note_good(run)
-    clock, shown = time.monotonic, time.monotonic()
-    seconds = {False: 0.0, True: inf}  # of the last iteration without a fit and with one
+    shown = time.monotonic()
     progress("training", run.iteration, run.settings.iterations)
     with _between_iterations() as interrupted:
         while True:
-            fits = _fits(run)
-            try:
-                if _visit(run, path, journal, config, work, seconds[fits] > GRACE / 2):
-                    return
-            except KeyboardInterrupt:  # the looks at a run change nothing of it
-                if run.done or work is not HERE or not interrupted():
-                    raise
+            if _visit(run, path, journal, config, work):
+                return
             if interrupted():
                 work.settle(run, journal)
-                _end_grace()
                 checkpoints.save(path, run, config)
                 raise KeyboardInterrupt
-            begun = clock()
             collect(run, work)
-            if fits:
-                _fit(run, journal, progress)
+            _fit(run, journal, progress)
             _branch(run, journal)
             update = work.update(run)
             run.window.add(update)
             run.iteration += 1
-            now = clock()
-            seconds[fits] = now - begun
+            now = time.monotonic()
             if run.iteration % run.settings.log_every == 0 or run.done:
                 row = run.window.row(run.iteration, time.monotonic() - run.begun)
                 journal.append("updates", row)
@@ -224,7 +202,6 @@ def _visit(
     journal: Journal,
     config: dict[str, object],
     work: Execution,
-    save: bool,
 ) -> bool:
     """Evaluate, keep networks, measure and save the state where due; whether training is over."""
     k, settings = run.iteration, run.settings
@@ -239,20 +216,17 @@ def _visit(
         run.begun += time.monotonic() - begun
     if measured_weights.due(run):
         journal.append("weights", measured_weights.row(run))
-    if save or k % settings.checkpoint_every == 0 or run.done:
+    if k % settings.checkpoint_every == 0 or run.done:
         work.settle(run, journal)
         checkpoints.save(path, run, config)
     return run.done
 
 
-def _fits(run: Run) -> bool:
-    """Whether the models are due."""
-    return run.dynamics is not None and run.iteration % run.dynamics.choice.every == 0
-
-
 def _fit(run: Run, journal: Journal, progress: Progress) -> None:
-    """The models; `progress` sees them from their second second on, once a second."""
-    assert run.dynamics is not None
+    """The models, where they are due; `progress` sees them from their second second on, once a
+    second."""
+    if run.dynamics is None or run.iteration % run.dynamics.choice.every:
+        return
     shown, begun = time.monotonic(), False
 
     def told(stage: str, done: int, total: int) -> None:

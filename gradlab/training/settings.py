@@ -26,15 +26,13 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 @dataclass(frozen=True)
 class Asynchronous:
-    """Processes of a run. Deterministic with one learner, one actor, one buffer and no queue it is
-    the run without processes, bit for bit."""
+    """Processes of a run. Deterministic with one learner, one actor and no queue it is the run
+    without processes, bit for bit."""
 
     learners: COUNT = 1
     """Processes that compute gradients. Default: 1; without any, one process."""
     actors: COUNT = 1
     """Processes that step environments, each as many as --agents, in turn."""
-    buffers: COUNT = 1
-    """Processes that hold the transitions and draw batches, in turn."""
     queue: int = 1
     """Gradients that may wait while their learners go on; 0: none."""
     deterministic: bool = False
@@ -104,8 +102,8 @@ class Settings:
     """Iterations between saved states, from which --resume goes on."""
     keep: Annotated[tuple[float, ...], Within(0, most=1)] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
     """Shares of the run after which policy, critics and sampled states are kept."""
-    gradient_every: int | None = None
-    """Iterations between measurements of its gradient; 0: never. Default: mostly never."""
+    gradient_every: Annotated[int, Within(0)] = 0
+    """Iterations between measurements of its gradient; 0: never."""
     gradient_starts: Annotated[int, Within(4)] = 128
     """Starts of one such measurement."""
     gradient_truth: Literal["unrolled", "score"] = "unrolled"

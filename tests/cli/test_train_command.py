@@ -170,7 +170,7 @@ def test_the_paper_gives_every_option_that_is_left_out_and_says_what_differs():
     assert "--horizons 2 (DDPPO table 1, H)" in said
     assert "--loss-weight 50 (DDPPO table 1, w)" in said
     command, row, said = paper("ddppo", "InvertedPendulum-v5", neighbours=3, warmup=7)
-    assert (row.model.loss.neighbours, command.warmup, row.source.branching.last) == (3, 7, 1)
+    assert (row.model.loss.neighbours, command.warmup, row.source.branching.lengths) == (3, 7, (1,))
     assert "warmup" not in said
     assert paper("ddppo", "Hopper-v5", loss="nll")[1].model.loss.name == "nll"
 
@@ -191,9 +191,9 @@ def test_the_papers_larger_model_has_twice_the_parameters():
 
 
 def test_every_preset_is_one_that_its_row_can_have():
-    for rows, tasks, _ in algorithms._PAPERS:
-        for algorithm in rows:
-            for task in tasks:
+    for of in algorithms._papers():
+        for algorithm in of["algorithms"]:
+            for task in of["tasks"]:
                 command, row, _ = paper(algorithm, task)
                 assert command.preset is None and row.name == algorithm
     assert paper("mpg-v1", "path_tracking")[1] == find("mpg-v1")
@@ -207,7 +207,7 @@ def test_every_preset_is_one_that_its_row_can_have():
 
 def test_rollouts_that_fill_a_second_replay_are_options():
     own = Train("mbpo", "pendulum", rollout_length=(3,), rollouts=40)._row("pendulum").source
-    assert (own.branching.first, own.branching.last, own.branching.rollouts) == (3, 3, 40)
+    assert (own.branching.lengths, own.branching.rollouts) == ((3,), 40)
     with pytest.raises(InputError, match="rollouts is 40, but td3 has none: take one of maac"):
         Train("td3", "pendulum", rollouts=40)._row("pendulum")
     with pytest.raises(InputError, match="rollout_length is"):

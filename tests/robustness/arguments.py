@@ -198,7 +198,7 @@ def commands() -> Mapping[str, Command]:
             ("set", "spectral", "device", "precision", "model"), (), "new.h5",
         ),
         "train asynchronously": Command(
-            ("train", "mpg-v2", *own), ("learners", "actors", "buffers", "queue"), (), ("ray",), (),
+            ("train", "mpg-v2", *own), ("learners", "actors", "queue"), (), ("ray",), (),
             "new.h5",
         ),
         "sweep": Command(("sweep", "runs.toml"), ("workers",), (), ("ray",)),

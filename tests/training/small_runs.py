@@ -63,7 +63,7 @@ def row(name):
         whole, hidden=(8, 8), batch=whole.batch // 16, value_rate=(1e-2, 1e-3), replay=4096
     )
     if small.source.branching is not None:
-        branching = Branching(every=20, rollouts=30, last=3, end=40)
+        branching = Branching(every=20, rollouts=30, lengths=(1, 3, 0, 40))
         small = replace(small, source=replace(small.source, branching=branching))
     if small.source.steps:
         terms = (Term(4, "all"),) if small.loss.paths else small.terms

@@ -30,6 +30,7 @@ from gradlab.cli import main
 from gradlab.errors import Failure, InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.setting import as_starts
+from gradlab.networks import checkpoint
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
@@ -37,7 +38,8 @@ from gradlab.systems.system import System, Transition
 from gradlab.tasks import double_integrator
 from gradlab.training.algorithms import ALGORITHMS, find, with_horizons
 from gradlab.training.asynchronous import execution
-from gradlab.training.asynchronous.processes import ActorProcess, BufferProcess, LearnerProcess
+from gradlab.training.asynchronous.processes import ActorProcess, LearnerProcess
+from gradlab.training.checkpoints import resume_file
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.measured import gradient_errors
@@ -163,7 +165,7 @@ class InlineRay:
         yield self
 
 
-MANY = Asynchronous(learners=3, actors=2, buffers=2, queue=2, deterministic=True)
+MANY = Asynchronous(learners=3, actors=2, queue=2, deterministic=True)
 FREE = replace(MANY, deterministic=False)
 
 
@@ -198,19 +200,9 @@ def test_fifty_deaths_change_no_bit_of_a_run_with_a_fixed_schedule(trained):
     dying = trained("mpg-v2", MANY, ray, file="dying.h5", **options)
     assert ray.died == 50
     kinds = {actor.kind for actor in ray.actors if actor.died}
-    assert kinds == {ActorProcess, BufferProcess, LearnerProcess}
+    assert kinds == {ActorProcess, LearnerProcess}
     assert torch.equal(numbers(alive), numbers(dying))
     same_tables(alive, dying)
-
-
-def test_a_buffer_that_died_is_sent_again_what_it_had(trained):
-    options = {"iterations": 20, "seeds": 1}
-    choice = Asynchronous(buffers=2, deterministic=True)
-    ray = InlineRay(seed=1, deaths=0.5, most=6)
-    alive = trained("ddpg", choice, file="alive.h5", **options)
-    dying = trained("ddpg", choice, ray, file="dying.h5", **options)
-    assert any(actor.died for actor in ray.actors if actor.kind is BufferProcess)
-    assert torch.equal(numbers(alive), numbers(dying))
 
 
 @pytest.mark.slow
@@ -260,12 +252,9 @@ def test_in_order_of_arrival_no_transition_is_lost_and_the_ratio_of_updates_is_k
     assert abs(applied["critic"] - 60) <= 3 and abs(applied["policy"] - 30) <= 3
     assert counts @ lags["policy_lag"].values.sum(axis=0) > 0
     assert lags["actor_steps"].values.sum() * 4 == 64 + 4 * 29
-    # What buffers hold is what actors have sent, each transition once.
-    stores = [a.object.run.replay for a in ray.actors if a.kind is BufferProcess and a.object]
-    assert len(stores) == 2
-    for store in stores:
-        rows = store.rows[0, : len(store)]
-        assert len(rows.unique(dim=0)) == len(rows) > 100
+    saved, _ = checkpoint.read(resume_file(run), "gradlab.training")
+    rows = saved["replay/rows"][0]  # what actors have sent, each transition once
+    assert len(rows.unique(dim=0)) == len(rows) == 64 + 4 * 29
 
 
 def test_an_actor_that_dies_of_every_call_ends_the_run_with_its_name(trained):
@@ -291,20 +280,13 @@ def test_without_ray_a_run_in_processes_is_refused_and_replaces_nothing(tmp_path
     assert path.read_bytes() == b"an earlier run"
 
 
-MIXTURES = {"mpg-v1", "mpg-v2", "mpg-general"}
-
-
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_row_has_a_table_of_its_gradient_where_it_is_asked_for(name):
     algorithm, settings = find(name), Settings(gradient_every=5)
     gradient_errors.check(algorithm, settings, double_integrator())
-    assert gradient_errors.measured(algorithm, settings)
     table = gradient_errors.table(algorithm, settings, (0,))
-    assert tuple(table.scales["horizon"]) == gradient_errors.horizons(algorithm, settings)
-    assert ("bias2_tail" in table.columns) == (name not in MIXTURES)
-    assert ("gradient_law" in gradient_errors.described(algorithm, settings)) == (
-        name not in MIXTURES
-    )
+    assert set(algorithm.horizons) <= set(table.scales["horizon"])
+    assert "bias2_tail" in table.columns and gradient_errors.law(algorithm)
 
 
 MEASURED = SMALL | {"iterations": 40, "gradient_every": 20, "gradient_starts": 8}

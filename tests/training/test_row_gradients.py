@@ -20,8 +20,8 @@ from gradlab.systems import from_function
 from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.training.algorithms import ALGORITHMS, find
 from gradlab.training.learner import alone
-from gradlab.training.measured import row_errors
-from gradlab.training.measured.row_errors import (
+from gradlab.training.measured import gradient_errors
+from gradlab.training.measured.gradient_errors import (
     in_trained_weights,
     measured_terms,
     start_gradients,
@@ -148,11 +148,11 @@ A, B = matrix((0.8, 0.1), (-0.1, 0.7)), matrix((0.2, 0.0), (0.1, 0.3))
 GAMMA = 0.5  # of which 12 steps leave .0002
 
 
-def linear_task(offset=0.0, gain=1.0):
+def linear_task(offset=0.0, gain=1.0, noise=0.01):
     """Linear and quadratic; its prior may be off by a constant, or in its dynamics."""
     eye = torch.eye(2, dtype=torch.float64)
-    world = LinearQuadratic(A, B, eye, 0.1 * eye, 0.01 * eye)
-    guess = LinearQuadratic(gain * A, B, eye, 0.1 * eye, 0.01 * eye)
+    world = LinearQuadratic(A, B, eye, 0.1 * eye, noise * eye)
+    guess = LinearQuadratic(gain * A, B, eye, 0.1 * eye, noise * eye)
 
     class Shifted:
         state_dim, action_dim, noise_dim, differentiable = 2, 2, 2, True
@@ -170,7 +170,7 @@ def linear_task(offset=0.0, gain=1.0):
 
 def measured(algorithm, task, starts=64, **changes):
     run = begun(algorithm, task, gradient_starts=starts, gradient_every=1, **changes)
-    row = row_errors.row(run)
+    row = gradient_errors.row(run)
     horizons = [term.horizon for term in measured_terms(run.algorithm, run.settings)]
     return {name: value[0] for name, value in row.items() if np.ndim(value)}, horizons
 
@@ -185,7 +185,9 @@ def soft_row(horizon=12, alpha=0.2, **changes):
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_a_soft_row_with_an_exact_model_and_a_long_horizon_has_no_bias(scale):
     found, horizons = measured(soft_row(), linear_task(), reward_scale=scale)
-    assert horizons == [0, 1, 2, 4, 8, 12] and row_errors.STATUSES[int(found["truth"])] != "none"
+    assert (
+        horizons == [0, 1, 2, 4, 8, 12] and gradient_errors.STATUSES[int(found["truth"])] != "none"
+    )
     assert found["bias2_low"][-1] <= 1e-6 * found["variance"][-1]
     assert found["cosine_high"][-1] == 1.0 and found["cosine_low"][-1] > 0.5
     assert abs(found["bias2"][-1]) < 0.1 * found["variance"][-1]
@@ -193,6 +195,26 @@ def test_a_soft_row_with_an_exact_model_and_a_long_horizon_has_no_bias(scale):
     assert found["bias2_low"][1] > 0
     np.testing.assert_allclose(found["bias2_tail"][1], found["bias2"][1], rtol=1e-6)
     np.testing.assert_allclose(found["dynamics_bias2"][1:], 0.0, atol=1e-12)
+
+
+def test_a_mixtures_errors_are_what_gradlab_measure_says_at_the_same_states():
+    world = linear_task(gain=0.7, noise=0.0)
+    run = begun(small_runs.row("mpg-v2"), world, gradient_starts=16, gradient_every=1)
+    found, horizons = gradient_errors.row(run), run.algorithm.horizons
+    states = gradient_errors.drawn_batches(run).state[0].double()
+    policy, critic = (
+        network.double() for network in (run.learner.policy_of(0), run.learner.critic_of(0))
+    )
+    tail = gradlab.Tail(max(horizons), critic, GAMMA)
+    estimators = {"model": gradlab.Estimator(world.prior, world.prior, "first", tail)}
+    profile = gradlab.measure(
+        world, policy, critic, estimators, horizon=max(horizons), starts=states,
+        batch=run.algorithm.batch, law="start", truth="matched",
+    )  # fmt: skip
+    for name in ("bias2", "variance", "mse", "relative_mse", "cosine"):
+        wanted = [profile.estimate("model", name, h).value for h in horizons]
+        # Both truths are unrolled until the rest is below a thousandth.
+        np.testing.assert_allclose(found[name][0], wanted, rtol=1e-3, err_msg=name)
 
 
 def test_shorter_horizons_can_be_left_out_and_change_nothing_at_the_rows_own():
@@ -213,10 +235,10 @@ def test_a_models_offset_is_the_part_of_its_states_and_its_gain_of_both():
     assert shifted["bias2_states"][-1] > 0.9 * shifted["bias2"][-1]
     np.testing.assert_allclose(shifted["bias2_jacobians"][-1], 0.0, atol=1e-9)
     gained, _ = measured(row, linear_task(gain=0.7))
-    parts = sum(gained[name][-1] for name in row_errors.PARTS)
+    parts = sum(gained[name][-1] for name in gradient_errors.PARTS)
     np.testing.assert_allclose(parts, gained["bias2"][-1], rtol=1e-9)
     assert gained["bias2_jacobians"][-1] > 0 and gained["bias2_states"][-1] > 0
-    own2, true2, inner = (gained[name] for name in row_errors.SQUARES)
+    own2, true2, inner = (gained[name] for name in gradient_errors.SQUARES)
     np.testing.assert_allclose(own2 + true2 - 2 * inner, gained["bias2"], rtol=1e-9)
     np.testing.assert_allclose(inner / np.sqrt(own2 * true2), gained["cosine"], rtol=1e-9)
     np.testing.assert_allclose(true2, gained["mse"] / gained["relative_mse"], rtol=1e-9)
@@ -229,7 +251,7 @@ def test_score_functions_find_the_bias_that_the_unrolled_truth_finds(policy):
         row = replace(row, policy=policy, target=NoCritic(), loss=MixtureLoss(), exploration=0.3)
     unrolled, _ = measured(row, world, starts=512)
     score, _ = measured(row, world, starts=512, gradient_truth="score")
-    assert row_errors.TRUTHS[int(score["truth"])] == "score"
+    assert gradient_errors.TRUTHS[int(score["truth"])] == "score"
     assert unrolled["bias2_low"][-1] > 0 and score["bias2_low"][-1] > 0
     assert unrolled["bias2_low"][-1] <= score["bias2_high"][-1]
     assert score["bias2_low"][-1] <= unrolled["bias2_high"][-1]

@@ -21,7 +21,7 @@ from gradlab.systems import from_function
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.parts.critics import ImportanceWeighted
-from gradlab.training.parts.policy_losses import FromStarts, Term
+from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NoCritic
 from gradlab.training.run import collect, next_batch
@@ -177,7 +177,7 @@ def batch_from(state):
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_the_gradient_is_that_of_the_estimator_without_a_tail_from_its_starts(share):
     terms = (Term(HORIZON, "all"),)
-    smooth = replace(row("bptt"), terms=terms, activation="tanh", loss=FromStarts(share))
+    smooth = replace(row("bptt"), terms=terms, activation="tanh", loss=MixtureLoss(beta=1 - share))
     assert_estimated(smooth, task(), fresh=share)
 
 

@@ -23,7 +23,7 @@ from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.runs.training.results import load
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
-from gradlab.training.algorithms import find, with_horizons, with_starts, with_weights
+from gradlab.training.algorithms import find, with_changes, with_horizons, with_weights
 from gradlab.training.first_networks import GivenNetworks
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
@@ -359,7 +359,7 @@ ALPHA = find("rp-dp").target.temperature
 
 def smooth(name, horizon, beta):
     """A row on the prior, smooth, with another horizon and law of first states."""
-    changed = with_starts(with_horizons(row(name), (horizon,)), beta)
+    changed = with_changes(with_horizons(row(name), (horizon,)), beta=beta)
     return replace(changed, model=None, activation="tanh", policy_spectral=None)
 
 

@@ -1,15 +1,17 @@
-"""A run whose work is done by actors, buffers and learners.
+"""A run whose work is done by actors and learners.
 
-This process is the optimiser. It keeps every transition, so that a buffer that dies is filled
-again. Steps of the actors are stored in the order in which they were begun, gradients wait in a
-queue and are applied.
+This process is the optimiser. It keeps every transition and draws the batches. Steps of the actors
+are stored in the order in which they were begun, gradients wait in a queue and are applied.
+
+Processes are actors of Ray, which starts a dead one again and repeats its calls. They take no share
+of a processor in Ray's accounts: each finds a place, whatever there is.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -20,12 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.data.replay import Batch, Replay
-from gradlab.errors import InputError, one_line
+from gradlab.data.replay import Batch
+from gradlab.errors import Failure, InputError, in_short, one_line
 from gradlab.machine import cluster
 from gradlab.storage.journal import Journal
-from gradlab.training.asynchronous.members import Member, Members, PendingCall
-from gradlab.training.asynchronous.processes import ActorProcess, BufferProcess, LearnerProcess
+from gradlab.training.asynchronous.processes import ActorProcess, LearnerProcess, Process
 from gradlab.training.asynchronous.work import (
     Arrays,
     ComputedGradient,
@@ -45,6 +46,84 @@ from gradlab.training.learner import UpdateRecord, common
 from gradlab.training.run import HERE, Execution
 from gradlab.training.settings import ROLES
 from gradlab.training.state import Run, environments_of
+
+_ATTEMPTS = 5  # processes that may die of one call, one after another
+
+
+@final
+class Members:
+    """All processes of a run.
+
+    Args:
+        ray: the module, connected; world: of `execution.packed`.
+    """
+
+    def __init__(self, ray: Any, world: bytes) -> None:
+        self.ray, self._world = ray, world
+        self._actors: list[Any] = []
+
+    def start(self, name: str, kind: type[Process], *arguments: Any) -> Member:
+        """Start a process; name: for messages, such as "learner 2"."""
+        actor = self.ray.remote(kind).options(
+            num_cpus=0, scheduling_strategy="SPREAD",
+            max_restarts=-1, max_task_retries=_ATTEMPTS - 1,
+        )  # fmt: skip
+        self._actors.append(actor.remote(self._world, *arguments))
+        return Member(self.ray, name, self._actors[-1])
+
+    def ended(self, calls: Sequence[PendingCall], wait: bool) -> list[PendingCall]:
+        """Those that have an answer, or an error; wait: until there is one."""
+        listed = [call.reference for call in calls]
+        if wait:
+            self.ray.wait(listed)
+        ended, _ = self.ray.wait(listed, num_returns=len(listed), timeout=0)
+        return [call for call in calls if call.reference in ended]
+
+    def end(self) -> None:
+        """End all processes at once: none of them has anything to save."""
+        for actor in self._actors:
+            self.ray.kill(actor)
+
+
+@final
+class Member:
+    """A process, whichever has its place."""
+
+    def __init__(self, ray: Any, name: str, actor: Any) -> None:
+        self.ray, self.name, self._actor = ray, name, actor
+
+    def call(self, method: str, *arguments: Any) -> PendingCall:
+        """Call a method; returns at once, and calls are served in order."""
+        return PendingCall(self, method, self._actor.answer.remote(method, *arguments))
+
+
+@final
+class PendingCall:
+    """A call that may wait, be served or be over."""
+
+    def __init__(self, member: Member, method: str, reference: Any) -> None:
+        self._member, self._method, self.reference = member, method, reference
+
+    def result(self) -> Any:
+        """The answer, waited for.
+
+        Raises:
+            InputError: the method raised one.
+            Failure: it raised something else, or killed every process.
+        """
+        ray, name = self._member.ray, self._member.name
+        try:
+            return ray.get(self.reference)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise InputError(error.cause) from None
+            said = f"{type(error.cause).__name__}: {in_short(error.cause)}"
+            raise Failure(f"{self._method} failed in {name} with {said}") from None
+        except ray.exceptions.RayActorError as death:
+            raise Failure(
+                f"{name} died {_ATTEMPTS} times of one call ({in_short(death)}); the last saved "
+                f"state is kept: go on with resume=True"
+            ) from None
 
 
 @final
@@ -78,68 +157,6 @@ class _Actors:
         self._under_way.clear()
 
 
-@final
-class _Buffers:
-    """The processes that draw batches, in turn; with a queue, one of each is drawn ahead."""
-
-    def __init__(self, members: Members, run: Run) -> None:
-        choice = run.settings.asynchronous
-        assert choice is not None and run.work is not None
-        self._work, self._ahead = run.work, choice.buffers if choice.queue else 0
-        self._buffers = [
-            _Buffer(members.start(f"buffer {k}", BufferProcess)) for k in range(choice.buffers)
-        ]
-        self._drawn: deque[Callable[[], Arrays]] = deque()
-
-    def next(self, run: Run) -> tuple[int, Arrays]:
-        """The number of the next batch, and its columns."""
-        row = run.algorithm
-        while len(self._drawn) <= self._ahead:
-            number = self._work.batches + len(self._drawn)
-            uniform = run.learner.draws.uniform("batch", number * row.reuse, (row.batch,))
-            buffer = self._buffers[number % len(self._buffers)]
-            self._drawn.append(buffer.draw(run.replay, uniform.numpy()))
-        batch = self._drawn.popleft()()
-        self._work.batches += 1
-        return self._work.batches - 1, batch
-
-    def recall(self) -> None:
-        """Batches that no learner has are drawn again later."""
-        self._drawn.clear()
-
-
-@final
-class _Buffer:
-    """One buffer, which is sent with each draw what was stored since its last one."""
-
-    def __init__(self, process: Member) -> None:
-        self._process, self._sent = process, 0  # transitions so far
-
-    def draw(self, replay: Replay, uniform: NDArray[Any]) -> Callable[[], Arrays]:
-        """Begin a draw; returns what waits for the batch."""
-        until = replay.added  # what is stored later is no part of this batch
-        call = self._begun(replay, until, uniform)
-
-        def drawn() -> Arrays:
-            batch: Arrays | None = call.result()
-            while batch is None:  # a new process, which has nothing of what was sent before
-                self._sent = 0
-                batch = self._begun(replay, until, uniform).result()
-            return batch
-
-        return drawn
-
-    def _begun(self, replay: Replay, until: int, uniform: NDArray[Any]) -> PendingCall:
-        """A draw, with the rows [E, n, width] that are new, and the number of the first of them."""
-        oldest = max(replay.added - len(replay), 0)
-        first = max(oldest, self._sent)
-        if first == oldest > 0:  # a full replay has dropped what some of its places held until then
-            until = replay.added
-        at = torch.arange(first, until, device=replay.rows.device) % replay.rows.shape[1]
-        rows, self._sent = replay.rows[:, at].cpu().numpy(), until
-        return self._process.call("draw", first, rows, first == oldest, uniform)
-
-
 _OWN = "gradlab_own_"  # modules of a user's files, which other processes cannot import
 _CRITIC = ("critic_loss", "value", "critic_norm")
 
@@ -164,9 +181,9 @@ class _Begun:
 class Optimiser:
     """The networks of a run follow gradients of its learners."""
 
-    def __init__(self, members: Members, run: Run, work: Work, buffers: _Buffers) -> None:
+    def __init__(self, members: Members, run: Run, work: Work) -> None:
         assert run.settings.asynchronous is not None
-        self._members, self._work, self._buffers = members, work, buffers
+        self._members, self._work = members, work
         self._choice, self._row = run.settings.asynchronous, run.algorithm
         self._learners = [
             members.start(f"learner {k}", LearnerProcess) for k in range(self._choice.learners)
@@ -235,8 +252,10 @@ class Optimiser:
 
     def _begun(self, run: Run, learner: int) -> _Begun:
         if learner not in self._work.jobs:
-            number, batch = self._buffers.next(run)
-            self._work.jobs[learner] = first_of(run.algorithm, number * run.algorithm.reuse, batch)
+            number = self._work.batches * run.algorithm.reuse
+            self._work.batches += 1
+            batch = arrays(run.drawn(run.learner.draws, number).tensors)
+            self._work.jobs[learner] = first_of(run.algorithm, number, batch)
         self._networks = self._networks or networks_of(run.learner)
         job, weights = self._work.jobs[learner], run.learner.weights(run.iteration)
         call = self._learners[learner].call("gradient", self._networks, job, weights)
@@ -352,14 +371,13 @@ def packed(run: Run) -> bytes:
 
 @final
 class _Distributed:
-    """Actors, buffers and learners; this process is the optimiser, and evaluates."""
+    """Actors and learners; this process is the optimiser, and evaluates."""
 
     def __init__(self, run: Run, members: Members) -> None:
         assert run.work is not None
         self._work = run.work
         self._actors = _Actors(members, run.work)
-        self._buffers = _Buffers(members, run)
-        self._optimiser = Optimiser(members, run, run.work, self._buffers)
+        self._optimiser = Optimiser(members, run, run.work)
         self.step, self.update = self._actors.step, self._optimiser.update
         self.evaluate = HERE.evaluate
 
@@ -369,5 +387,4 @@ class _Distributed:
     def settle(self, run: Run, journal: Journal) -> None:
         """What is under way begins again, also in the run that goes on now."""
         self._optimiser.recall()
-        self._buffers.recall()
         self._actors.recall()

@@ -62,27 +62,6 @@ class ActorProcess(Process):
 
 
 @final
-class BufferProcess(Process):
-    """Holds all transitions, and draws batches."""
-
-    def draw(
-        self, first: int, rows: NDArray[Any], whole: bool, uniform: NDArray[Any]
-    ) -> Arrays | None:
-        """Store rows, of which the first is transition number `first`; then draw a batch.
-
-        Args:
-            whole: these are all; else the rows before them are here, or None is returned: the
-                process that had them has died.
-        """
-        given, replay = tensors({"rows": rows, "uniform": uniform}), self.run.replay
-        if not whole and first != replay.added:
-            return None
-        replay.added = first
-        replay.put(given["rows"])
-        return arrays(replay.sample(given["uniform"]).tensors)
-
-
-@final
 class LearnerProcess(Process):
     """Computes gradients."""
 

@@ -38,8 +38,7 @@ from gradlab.storage.journal_tables import Column, Table
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.first_networks import without_jacobians
-from gradlab.training.measured.gradient_errors import critic_of, model_of
-from gradlab.training.measured.row_errors import STATUSES
+from gradlab.training.measured.gradient_errors import STATUSES
 from gradlab.training.measured.switching import (
     By,
     Errors,
@@ -118,10 +117,12 @@ def _draw(run: Run, seed: int) -> int:
 
 
 def _estimator(run: Run, seed: int) -> Estimator:
-    model, critic = model_of(run, seed), critic_of(run, seed)
-    return Estimator(
-        model, model, "first", Tail(max(run.algorithm.horizons), critic, run.task.discount)
-    )
+    """What the mixture of one seed follows: its own model, or the task's prior."""
+    model = run.task.prior if run.dynamics is None else run.dynamics.system_of(seed)
+    critic = run.learner.critic_of(seed)
+    assert model is not None and critic is not None  # other rows are refused
+    tail = Tail(max(run.algorithm.horizons), critic.double().cpu(), run.task.discount)
+    return Estimator(model, model, "first", tail)
 
 
 def _sample(run: Run, status: Status, measured: Measured) -> _Sample:

@@ -31,27 +31,34 @@ Critic = QCritic | VCritic
 Every = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, C, N], every critic of every seed
 
 
-class CriticKind(Protocol):
-    """What a critic is a value of.
+@dataclass(frozen=True)
+class CriticKind:
+    """What a critic is a value of: Q(s, a), or V(s)."""
 
-    Attributes:
-        name: for messages.
-    """
-
-    @property
-    def name(self) -> str: ...
+    name: str
+    of_action: bool
 
     def module(self, state_dim: int, action_dim: int, shape: dict[str, Any]) -> Critic:
         """A fresh network; `shape`: hidden, activation, scale."""
-        ...
+        return (
+            QCritic(state_dim, action_dim, **shape)
+            if self.of_action
+            else VCritic(state_dim, **shape)
+        )
 
     def inputs(self, state: Tensor, action: Tensor | None) -> Tensor:
         """What the network is given, [E, N, in]."""
-        ...
+        if not self.of_action:
+            return state
+        assert action is not None
+        return torch.cat([state, action], dim=2)
 
     def soft(self, objective: Objective, value: Tensor, log_prob: Tensor | None) -> Tensor:
         """The soft value [E, N] of a state, from the critic's and log π of the action there."""
-        ...
+        return objective.soft(value, log_prob) if self.of_action else value
+
+
+Q, V = CriticKind("Q(s, a)", of_action=True), CriticKind("V(s)", of_action=False)
 
 
 class Target(Protocol):
@@ -93,42 +100,6 @@ class Target(Protocol):
         return False
 
     def __call__(self, context: Context, batch: Batch) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class _ActionValue:
-    """Q(s, a)."""
-
-    name: ClassVar[str] = "Q(s, a)"
-
-    def module(self, state_dim: int, action_dim: int, shape: dict[str, Any]) -> Critic:
-        return QCritic(state_dim, action_dim, **shape)
-
-    def inputs(self, state: Tensor, action: Tensor | None) -> Tensor:
-        assert action is not None
-        return torch.cat([state, action], dim=2)
-
-    def soft(self, objective: Objective, value: Tensor, log_prob: Tensor | None) -> Tensor:
-        return objective.soft(value, log_prob)
-
-
-@dataclass(frozen=True)
-class _StateValue:
-    """V(s)."""
-
-    name: ClassVar[str] = "V(s)"
-
-    def module(self, state_dim: int, action_dim: int, shape: dict[str, Any]) -> Critic:
-        return VCritic(state_dim, **shape)
-
-    def inputs(self, state: Tensor, action: Tensor | None) -> Tensor:
-        return state
-
-    def soft(self, objective: Objective, value: Tensor, log_prob: Tensor | None) -> Tensor:
-        return value
-
-
-Q, V = _ActionValue(), _StateValue()
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ Jacobians of all steps are made at once in the backward pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gradlab import validation
 from gradlab.data.replay import Batch
 from gradlab.gradients.ways import WAYS, Way
+from gradlab.options import COUNT, Within, check
 from gradlab.systems.system import System, Transition
 from gradlab.training.parts.context import Act, Context, Floats
 from gradlab.training.seed_models import Model, model_step
@@ -69,6 +69,11 @@ class PolicyLoss(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def amended(self) -> bool | None:
+        """Whether critics are of Q(s, a); None: of either."""
+        return None
+
+    @property
     def of_simulator(self) -> bool:
         return False
 
@@ -81,20 +86,30 @@ class PolicyLoss(Protocol):
 
 @dataclass(frozen=True)
 class MixtureLoss(PolicyLoss):
-    """The weighted mixture of n-step model returns from the states of the batch.
+    """The weighted mixture of n-step model returns, from first states of the law μ = βν + (1 − β)ζ:
+
+        ν   states that the environments visited, as they lie in replay (DPG, SVG, MAAC)
+        ζ   the task's law of starts, in which episodes begin (backpropagation through time)
+
+    RP-PGM (proposition 5.8, remark 5.9) takes ν where no model is rolled out, ζ where it is to the
+    end, and a mixture in between. The share is exact in every batch, rounded to a state.
 
     Attributes:
         samples: paths from each state, with actions and model noise of their own (MAAC).
+        beta: β.
     """
 
-    samples: int = 1
+    samples: COUNT = 1
+    beta: Annotated[float, Within(0, most=1)] = 1.0
 
     def __post_init__(self) -> None:
-        validation.whole("samples", self.samples, 1)
+        check(self)
 
     @property
     def name(self) -> str:
-        return "" if self.samples == 1 else f"{self.samples} paths per state"
+        paths = "" if self.samples == 1 else f"{self.samples} paths per state"
+        share = f"{1 - self.beta:.0%} " if self.beta else ""
+        return ", ".join(filter(None, (f"from {share}starts" if self.beta < 1 else "", paths)))
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -102,6 +117,9 @@ class MixtureLoss(PolicyLoss):
         shares = np.where(weights > NEGLIGIBLE, weights, 0.0)
         kept = np.flatnonzero(shares.any(axis=0)).tolist()
         state = batch.visited
+        if count := round((1 - self.beta) * state.shape[1]):
+            begun = context.starts("policy starts", count)
+            state = torch.cat([begun, state[:, count:]], dim=1)
         if self.samples > 1:
             state = state.repeat_interleave(self.samples, dim=1)
         horizon = max(terms[k].horizon for k in kept)
@@ -113,44 +131,6 @@ class MixtureLoss(PolicyLoss):
             later = context.act if WAYS[actions].every else context.frozen
             loss = loss - _weighted_return(context, later, chosen, state, noise)
         return loss, horizon
-
-
-@dataclass(frozen=True)
-class FromStarts(PolicyLoss):
-    """The mixture from a law of first states of its own, μ = βν + (1 − β)ζ:
-
-        ν   states that the environments visited, as they lie in replay (DPG, SVG, MAAC)
-        ζ   the task's law of starts, in which episodes begin (backpropagation through time)
-
-    RP-PGM (proposition 5.8, remark 5.9) takes ν where no model is rolled out, ζ where it is to the
-    end, and a mixture in between. The share is exact in every batch, rounded to a state.
-
-    Attributes:
-        share: 1 − β, of the states that come from ζ.
-        samples: paths from each state.
-    """
-
-    share: float = 1.0
-    samples: int = 1
-
-    def __post_init__(self) -> None:
-        validation.number("share", self.share, least=0, most=1)
-
-    @property
-    def name(self) -> str:
-        paths = MixtureLoss(self.samples).name
-        share = "" if self.share == 1 else f"{self.share:.0%} "
-        return f"from {share}starts" + (f", {paths}" if paths else "")
-
-    def __call__(
-        self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
-    ) -> tuple[Tensor, int]:
-        visited = batch.visited
-        count = round(self.share * visited.shape[1])
-        if count:
-            begun = context.starts("policy starts", count)
-            visited = torch.cat([begun, visited[:, count:]], dim=1)
-        return MixtureLoss(self.samples)(context, replace(batch, starts=visited), terms, weights)
 
 
 @dataclass(frozen=True, eq=False)

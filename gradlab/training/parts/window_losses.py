@@ -35,7 +35,7 @@ from gradlab.training.parts.policy_losses import PolicyLoss, Term
 from gradlab.training.seed_models import model_slopes, simulator_slopes
 
 
-def _by_path(batch: Batch, steps: int, agents: int) -> Batch:
+def in_paths(batch: Batch, steps: int, agents: int) -> Batch:
     """The rows of a window, those of one path of `steps` steps side by side."""
 
     def ordered(values: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class WindowReturn(PolicyLoss):
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
     ) -> tuple[Tensor, int]:
         steps = terms[0].horizon
-        paths = _by_path(batch, steps, context.agents)
+        paths = in_paths(batch, steps, context.agents)
         slopes, tail = self._slopes(context, paths), self._tail(context, paths)
         # ∂(s′, r)/∂(s, a) with the reward in the critic's scale.
         scale = torch.ones(slopes.shape[2], 1, device=slopes.device, dtype=slopes.dtype)
@@ -359,7 +359,7 @@ class StateLambda(Target):
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         objective, agents = context.objective, context.agents
         steps = batch.reward.shape[1] // agents
-        paths = _by_path(batch, steps, agents)
+        paths = in_paths(batch, steps, agents)
         paid = objective.reward_scale * paths.reward
         earned = paid
         if self.temperature:
