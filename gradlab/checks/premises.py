@@ -28,13 +28,12 @@ from gradlab.gradients.start_laws import alive_counts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge
-from gradlab.progress import silent
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import ratio_of_means
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import Entropic, System, by_differences
-from gradlab.truth.common_random import Rolling
 from gradlab.truth.oracles import AT_MOST, effective_horizon
+from gradlab.truth.returns import Rollouts
 
 _LEFT = 0.1  # γᵀ beyond the returns that are measured
 MOST, DEAR = 96, 32  # states that they are measured from, and of a simulator that is differenced
@@ -88,7 +87,7 @@ def _measured(context: CheckContext) -> _Measured:
         task.simulator, here.policy, some, task.discount, steps, here.termination,
         child(here.seed, "premises"),
     )  # fmt: skip
-    returns = Rolling(setting, silent).returns(some, [_step(here.policy)], "checks").returns
+    (returns,) = Rollouts(setting, [(some, [_step(here.policy)])]).until(steps)
     return _Measured(some, returns[0], returns[1])
 
 

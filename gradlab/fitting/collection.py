@@ -23,7 +23,7 @@ from math import inf, isnan, nan
 from typing import final
 
 import numpy as np
-import scipy.stats
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -271,7 +271,7 @@ def _difference(
     allowed = torch.maximum(ROUNDING * recorded.abs().amax(dim=0), _ROUNDINGS * rounding)
     excess = d / allowed.clamp_min(_LEAST)
     size = torch.where(excess > 1, excess, 0.0).amax(dim=1).numpy()
-    ranks = scipy.stats.rankdata(np.column_stack([size, sizes]), axis=0) - (len(size) + 1) / 2
+    ranks = pd.DataFrame(np.column_stack([size, sizes])).rank().to_numpy() - (len(size) + 1) / 2
     lengths = np.linalg.norm(ranks, axis=0).clip(1e-12)  # 0 of a column that does not vary
     rho = ranks[:, 0] @ ranks[:, 1:] / (lengths[0] * lengths[1:])
     best = int(np.abs(rho).argmax())

@@ -26,6 +26,13 @@ def mean_gradient(
     """Mean gradient [P] alone, which `Estimator.mean_gradient` gives, by one plain backward pass
     where autograd can pass."""
     begin = checked(estimator, policy, starts, termination)
+    return mean_gradient_again(estimator, policy, begin, seed, termination)
+
+
+def mean_gradient_again(
+    estimator: Estimator, policy: nn.Module, begin: Starts, seed: int, termination: str
+) -> Tensor:
+    """`mean_gradient` of what has passed its checks before, such as a policy some updates later."""
     plain, soft = softened(estimator, policy)
     if not _autograd_passes(plain):
         return estimator.mean_gradient(policy, begin, seed, termination)

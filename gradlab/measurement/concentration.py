@@ -27,8 +27,8 @@ from gradlab.measurement.inner_products import Measured
 from gradlab.measurement.resolve import Resolved
 from gradlab.progress import Progress
 from gradlab.statistics.moments import Array
-from gradlab.truth.common_random import Rolling
 from gradlab.truth.oracles import effective_horizon
+from gradlab.truth.returns import Rollouts
 
 HEAVY = 0.4  # share that 1 start in 100 may carry
 _TAIL, _KNOWN = 0.01, 8.0
@@ -82,9 +82,9 @@ def _returns(posed: Resolved, n: int, progress: Progress) -> dict[str, Array]:
     for k, few in enumerate(torch.split(states, _ROWS)):
         part = Starts(few, torch.ones_like(few[:, 0]), torch.arange(len(few)))
         here = replace(setting, starts=part, horizon=steps, seed=child(seed, str(k)))
-        rolled = Rolling(here, progress).returns(part, [], _STAGE)
-        J.append(rolled.returns[0].numpy())
-        ended.append(~rolled.alive[0].numpy())
+        rollouts = Rollouts(here, [(part, [])], _STAGE, progress)
+        J.append(rollouts.until(steps)[0][0].numpy())
+        ended.append(~rollouts.alive[0][0].numpy())
     returns, end = np.concatenate(J), np.concatenate(ended).astype(float)
     square = (returns - np.nanmedian(returns)) ** 2
     lost = ~np.isfinite(square)

@@ -7,7 +7,8 @@ the update and three times it (`runs.jumps` has the numbers and their kinds):
 
     bisection   of the 24 starts with the largest |e_i2|, [−η_2, η_2] is cut 5 times into 8 parts,
                 of which that with the largest |J(b) − J(a) − p (b − a)| is kept: a jump leaves more
-                than 30% of the first round's residual and half of the second's
+                than 30% of the first round's residual and half of the second's; where less than 15%
+                of the first are left, as of a smooth return from the second on, nothing jumps
     harm        E e_2 / |E p| with an interval, against ±20%
     lost        returns that leave the finite numbers leave it open, unless the others refute it
 
@@ -16,7 +17,8 @@ Found: 105 of 105 jumps, 0 of 210 false with 512 starts (`analyses/truths/jumps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -28,16 +30,18 @@ from gradlab.gradients.setting import Setting, by_group
 from gradlab.networks.interface import noise_dim
 from gradlab.progress import Progress, silent
 from gradlab.runs.jumps import HARMFUL, UPDATE, Jumps, kind_of
+from gradlab.runs.realised import PATHWISE, SCORE
 from gradlab.statistics.intervals import student
 from gradlab.truth.agreement import PRECISION, precision_of, unchecked
-from gradlab.truth.common_random import Rolling, Rollouts, StartRollouts, own_size
-from gradlab.truth.oracles import perturbed
+from gradlab.truth.common_random import own_size
+from gradlab.truth.returns import Rollouts, along, stepped
 from gradlab.truth.score_actions import PAIRS, score_gradients
 from gradlab.truth.truth import Truth
 
 _Floats = NDArray[np.float64]
 SUSPECTS, ROUNDS, PARTS = 24, 5, 8
 LEFT, KEPT = 0.3, 0.5  # of the first and of the second round's residual, what a jump leaves
+_SMOOTH = LEFT / 2  # of the first round's, below which nothing is looked for any more
 # Of what the update changes, rms over the starts: below it nothing is told from rounding, also of
 # a simulator in float32.
 _NEGLIGIBLE = 1e-3
@@ -68,21 +72,23 @@ def find_jumps(
     noise = starts.policy_noise(setting.policy, setting.seed, 0)
     size = own_size(setting.policy, starts.states, noise, u[None], starts.weight)
     eta = size * move * np.array(_MOVES)
-    rolling = Rolling(setting, progress)
-    moved = [perturbed(setting.policy, sign * k * u) for sign in (1.0, -1.0) for k in eta]
-    (rolled,) = Rollouts(rolling, [(starts, moved)], _STAGE).until(setting.horizon)
-    up, down = rolled.returns.reshape(2, len(eta), -1)
+    steps = [sign * k * u for sign in (1, -1) for k in eta]
+    rollouts = Rollouts(setting, [(starts, steps)], _STAGE, progress)
+    (returns,) = rollouts.until(setting.horizon)
+    up, down = returns[1:].reshape(2, len(eta), -1)
     p = gradients @ u
     d = (up - down) / (2 * torch.from_numpy(eta).to(p)[:, None])
     e, kept = d - p, torch.isfinite(d)
-    found = _bisect(rolling, u, float(eta[UPDATE]), p, e[UPDATE], down[UPDATE], up[UPDATE])
+    suspects, found, sizes, at, taken = _bisect(
+        setting, u, float(eta[UPDATE]), p, e[UPDATE], down[UPDATE], up[UPDATE], progress
+    )
     group = starts.group
     ends = [_gap(each[rows], p[rows], group[rows]) for each, rows in zip(e, kept, strict=True)]
     gap, low, high = (np.array(column) for column in zip(*ends, strict=True))
     roughness = float(_rms(p[kept[0]]) / _rms(d[0, kept[0]]).clamp(min=1e-300))
     at_update = float(low[UPDATE]), float(high[UPDATE])
     lost = tuple((~kept).sum(dim=1).tolist())
-    kind = kind_of(roughness, len(found.starts), gap, low, high, any(lost))
+    kind = kind_of(roughness, len(found), gap, low, high, any(lost))
     missing = -1 if any(lost) else _missing(float(gap[UPDATE]), at_update, len(p))
     return Jumps(
         kind=kind,
@@ -95,34 +101,17 @@ def find_jumps(
         gap_high=high,
         spread=float(_squares(e[0, kept[0]]) / _squares(e[UPDATE, kept[UPDATE]]).clamp(min=1e-300)),
         roughness=roughness,
-        tried=found.tried,
-        starts=found.starts,
-        states=starts.states[torch.from_numpy(found.starts)].double().cpu().numpy(),
-        sizes=found.sizes,
-        at=found.at,
+        tried=suspects,
+        starts=found.numpy(),
+        states=starts.states[found].double().cpu().numpy(),
+        sizes=np.asarray(sizes.numpy(), dtype=np.float64),
+        at=at.numpy(),
         missing=missing if kind == "open" else 0,
         samples=len(p),
         horizon=setting.horizon,
-        steps=rolled.steps + found.steps,
+        steps=rollouts.steps + taken,
         lost=lost,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class AtLength:
-    """A truth after it was tried at the length of an update.
-
-    Attributes:
-        truth: status "score" or "jumps" where the pathwise gradient is refuted, else as it was.
-        jumps: None where there is no pathwise gradient to be tried.
-        pathwise, score: mean gradients [P] that are no truth, and are steps to be tried all the
-            same; None where they are, or are not known.
-    """
-
-    truth: Truth
-    jumps: Jumps | None = None
-    pathwise: Tensor | None = None
-    score: Tensor | None = None
 
 
 def truth_at_length(
@@ -132,9 +121,14 @@ def truth_at_length(
     plain: Setting | None = None,
     temperature: float = 0.0,
     progress: Progress = silent,
-) -> AtLength:
-    """The truth, tried; in the place of one that is refuted that of the score function, if its
-    standard error is below 1/4 of its norm.
+) -> tuple[Truth, Jumps | None, dict[str, Tensor]]:
+    """A truth after it was tried at the length of an update.
+
+    Returns:
+        The truth: one that is refuted has the status "jumps", or "score" where that of the score
+        function takes its place, whose standard error is then below 1/4 of its norm. What the trial
+        found; None without a pathwise gradient. Mean gradients [P] that are no truth, `PATHWISE`
+        and `SCORE`, and are steps to be tried all the same.
 
     Args:
         setting: of the truth's starts, at the estimators' horizon.
@@ -143,32 +137,31 @@ def truth_at_length(
     """
     tried = truth.pathwise
     if tried is None:
-        return AtLength(truth)
+        return truth, None, {}
     at_T = replace(setting, horizon=truth.horizon)
     jumps = find_jumps(at_T, tried.gradients, move, progress)
     if jumps is None or not jumps.refuted:
-        return AtLength(truth, jumps)
+        return truth, jumps, {}
     none = replace(truth, status="jumps", first=None, every=None, refused=tried)
-    pathwise = tried.gradients.mean(dim=0)
+    beside = {PATHWISE: tried.gradients.mean(dim=0)}
     own = at_T if plain is None else replace(plain, horizon=truth.horizon)
     if missing := _without_score(own.policy):
-        return AtLength(replace(none, finding=Finding(missing, "fail")), jumps, pathwise)
+        return replace(none, finding=Finding(missing, "fail")), jumps, beside
     G = score_gradients(own, temperature=temperature, pairs=_pairs(own), progress=progress)
     n, lost = len(G), int((~torch.isfinite(G).all(dim=1)).sum())
     if lost:
         why = Finding("truth_score_lost", "fail", "", lost, n=n)
-        return AtLength(replace(none, finding=why), jumps, pathwise)
+        return replace(none, finding=why), jumps, beside
     by_score = unchecked(G, precision_of(G, own.starts))
     if not by_score.precise:
         error, more = by_score.relative_se, by_score.missing
         why = Finding(
             "truth_score_imprecise", "undecided", "", error, threshold=PRECISION, n=n, more=more
         )
-        return AtLength(replace(none, finding=why), jumps, pathwise, G.mean(dim=0))
+        return replace(none, finding=why), jumps, beside | {SCORE: G.mean(dim=0)}
     found = Finding("truth_score", "pass", "", truth.horizon, n=n)
-    return AtLength(
-        replace(none, status="score", every=by_score, finding=found, checked=False), jumps, pathwise
-    )
+    by_score = replace(none, status="score", every=by_score, finding=found, checked=False)
+    return by_score, jumps, beside
 
 
 def _without_score(policy: nn.Module) -> str:
@@ -185,71 +178,75 @@ def _pairs(setting: Setting) -> int:
     return max(2, min(PAIRS, int(_HELD / held)))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Starts that jump, by how much, at which step; how many were tried, in how many steps."""
-
-    starts: NDArray[np.int64]
-    sizes: _Floats
-    at: NDArray[np.int64]
-    tried: int
-    steps: int
-
-
 def _bisect(
-    rolling: Rolling, u: Tensor, eta: float, p: Tensor, e: Tensor, down: Tensor, up: Tensor
-) -> _Found:
+    setting: Setting, u: Tensor, eta: float, p: Tensor, e: Tensor, down: Tensor, up: Tensor,
+    progress: Progress,
+) -> tuple[int, Tensor, Tensor, Tensor, int]:  # fmt: skip
     """Jumps of the returns of the starts whose slope at ±η is farthest from the promised one, of
-    those whose returns are finite there."""
-    starts, finite = rolling.setting.starts, torch.isfinite(e).nonzero()[:, 0]
+    those whose returns are finite there.
+
+    Returns:
+        How many were suspected; the starts that jump, by how much, at which step; steps taken.
+    """
+    finite = torch.isfinite(e).nonzero()[:, 0]
     rows = finite[e[finite].abs().argsort(descending=True)[:SUSPECTS]]
-    if not len(rows):
-        return _Found(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), 0, 0)
-    a, b, J_a, J_b = (
-        -eta * torch.ones_like(p[rows]),
-        eta * torch.ones_like(p[rows]),
-        down[rows],
-        up[rows],
-    )
+    suspects, taken = len(rows), 0
+    a, b = -eta * torch.ones_like(p[rows]), eta * torch.ones_like(p[rows])
+    J_a, J_b = down[rows], up[rows]
     share = torch.arange(PARTS + 1).to(p) / PARTS
-    left, taken = [], 0
+    left = p.new_zeros(0, suspects)
     for _ in range(ROUNDS):
+        if not len(rows):
+            break
         grid = a[:, None] + (b - a)[:, None] * share
         inner = grid[:, 1:-1]
-        repeated = rows.repeat_interleave(PARTS - 1)
-        rolled = rolling.along(starts, u, repeated, inner.flatten(), _STAGE)
-        taken += rolled.steps
-        J = torch.cat([J_a[:, None], rolled.returns.view_as(inner), J_b[:, None]], dim=1)
+        rewards, _, steps = _along(
+            setting, u, rows.repeat_interleave(PARTS - 1), inner.flatten(), progress
+        )
+        taken += steps
+        J = torch.cat([J_a[:, None], rewards.sum(dim=0).view_as(inner), J_b[:, None]], dim=1)
         residual = (J.diff(dim=1) - p[rows, None] * grid.diff(dim=1)).abs().nan_to_num(nan=-1.0)
-        left.append(residual.amax(dim=1))
         part = residual.argmax(dim=1, keepdim=True)
-        a, b = grid.gather(1, part)[:, 0], grid.gather(1, part + 1)[:, 0]
-        J_a, J_b = J.gather(1, part)[:, 0], J.gather(1, part + 1)[:, 0]
-    last = left[-1]
+        left = torch.cat([left, residual.amax(dim=1)[None]])
+        going = left[-1] > _SMOOTH * left[0]
+        rows, left = rows[going], left[:, going]
+        a, b, J_a, J_b = (
+            x.gather(1, part + k)[going, 0] for x, k in ((grid, 0), (grid, 1), (J, 0), (J, 1))
+        )
+    if not len(rows):
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return suspects, nothing, p.new_zeros(0), nothing, taken
     jumps = (
-        (last > LEFT * left[0])
-        & (last > KEPT * left[1])
-        & (last > _NEGLIGIBLE * _rms((up - down)[finite]))
+        (left[-1] > LEFT * left[0])
+        & (left[-1] > KEPT * left[1])
+        & (left[-1] > _NEGLIGIBLE * _rms((up - down)[finite]))
     )
-    here = jumps.nonzero().flatten()
+    rows, sizes, ends = rows[jumps], left[-1, jumps], torch.cat([a[jumps], b[jumps]])
     at = torch.zeros(0, dtype=torch.int64)
-    if len(here):
-        both, ends = torch.cat([rows[here]] * 2), torch.cat([a[here], b[here]])
-        followed = rolling.along(starts, u, both, ends, _STAGE)
-        taken += followed.steps
-        at = _where(followed, rolling.setting)
-    return _Found(
-        rows[here].numpy(), np.asarray(last[here].numpy(), dtype=np.float64), at.numpy(),
-        len(rows), taken,
-    )  # fmt: skip
+    if len(rows):
+        rewards, alive, steps = _along(setting, u, rows.repeat(2), ends, progress)
+        at, taken = _where(rewards, alive, setting), taken + steps
+    return suspects, rows, sizes, at, taken
 
 
-def _where(followed: StartRollouts, setting: Setting) -> Tensor:
+def _along(
+    setting: Setting, u: Tensor, rows: Tensor, lengths: Tensor, progress: Progress
+) -> tuple[Tensor, Tensor, int]:
+    """From start rows[j] with the policy at θ + lengths[j] u: γᵗ r_t [T, R], weights included,
+    alive [T, R] after each step, steps taken."""
+    starts, steps = setting.starts, []
+    going = stepped(setting, [(starts, rows)], along(setting.policy, u, lengths))
+    for t, step in enumerate(islice(going, setting.horizon)):
+        steps.append(step)
+        progress(_STAGE, t + 1, setting.horizon)
+    paid, alive = (torch.stack([each[k] for each in steps]) for k in (0, 2))
+    return starts.weight[rows] * paid, alive, sum(step.running for step in steps)
+
+
+def _where(rewards: Tensor, alive: Tensor, setting: Setting) -> Tensor:
     """The step at which two paths on both sides of a jump part: where one of them ends, else where
-    their rewards differ most, [C]. All paths of one side come first."""
-    (r_a, r_b), (alive_a, alive_b) = (
-        both.chunk(2, dim=1) for both in (followed.rewards, followed.alive)
-    )
+    their rewards [T, 2 C] differ most, [C]. All paths of one side come first."""
+    (r_a, r_b), (alive_a, alive_b) = (both.chunk(2, dim=1) for both in (rewards, alive))
     parted = (alive_a != alive_b).int()
     gamma = setting.discount ** torch.arange(len(r_a)).to(r_a)
     at = ((r_a - r_b).abs() / gamma[:, None]).argmax(dim=0)

@@ -33,13 +33,14 @@ from gradlab.measurement.attribution import attributed, check_horizons
 from gradlab.measurement.concentration import concentration
 from gradlab.measurement.config import FEWEST, Law, MeasureConfig, Termination, TruthKind
 from gradlab.measurement.inner_products import Measured, estimator_moments
-from gradlab.measurement.jumps import AtLength, truth_at_length
+from gradlab.measurement.jumps import truth_at_length
 from gradlab.measurement.realised_gains import realised_gains
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.resolve import Resolved, resolve
 from gradlab.measurement.update import Update
 from gradlab.measurement.visited import objective_moments
 from gradlab.progress import Progress, check_progress, silent
+from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import Profile, Surface
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
@@ -183,31 +184,31 @@ def conduct(
     progress("truth", 0, AT_MOST)
     truth = matched_truth(setting, kinds=asked.kinds, progress=progress, max_steps=config.max_steps)
     if asked.objective:
-        tried = _tried(asked, update, truth, progress)
-        measured = objective_moments(asked.chosen, setting, tried.truth, progress)
+        truth, jumps, beside = _tried(asked, update, truth, progress)
+        measured = objective_moments(asked.chosen, setting, truth, progress)
     else:
-        tried, others = AtLength(truth), asked.other_critics
+        jumps, beside, others = None, {}, asked.other_critics
         measured = estimator_moments(asked.chosen, setting, truth, progress, others)
-    pathwise = tried.truth.pathwise
+    pathwise = truth.pathwise
     means = [] if pathwise is None else [pathwise.gradients.mean(dim=0)]
     means += measured.means.values()
     # The user's update is as long as it is along the pathwise gradient, else the first finite one.
     along = next((mean for mean in means if torch.isfinite(mean).all()), means[0])
-    profile = _profile(asked, measured, tried, update, along, command)
+    profile = replace(_profile(asked, measured, truth, update, along, command), jumps=jumps)
 
     def realised(profile: Profile) -> Profile:
         move = update.move(setting, along)
-        found = realised_gains(asked, measured, tried, profile.table(), move, progress)
+        found = realised_gains(asked, measured, truth, beside, profile.table(), move, progress)
         return replace(profile, realised=found)
 
     def rehearsed(profile: Profile) -> Profile:
-        found = rehearsal(asked, measured, tried.truth, profile.table(), update, progress)
+        found = rehearsal(asked, measured, truth, profile.table(), update, progress)
         return replace(profile, rehearsal=found)
 
     def checked(profile: Profile) -> Profile:
         progress("checks", 0, 1)
         context = CheckContext(
-            task, setting, setting.starts, asked.given, asked.critics, asked.chosen, tried.truth,
+            task, setting, setting.starts, asked.given, asked.critics, asked.chosen, truth,
             measured.at, measured.cells,
         )  # fmt: skip
         sanity = (*run_checks(context), *concentration(asked, measured, progress))
@@ -234,10 +235,12 @@ def conduct(
     return completed(profile, wanted, begun)
 
 
-def _tried(asked: Resolved, update: Update, truth: Truth, progress: Progress) -> AtLength:
-    """The truth at the length of the user's update."""
+def _tried(
+    asked: Resolved, update: Update, truth: Truth, progress: Progress
+) -> tuple[Truth, Jumps | None, dict[str, Tensor]]:
+    """`truth_at_length` of the user's update."""
     if truth.pathwise is None or not torch.isfinite(truth.pathwise.gradients).all():
-        return AtLength(truth)
+        return truth, None, {}
     few = asked.setting.starts.block(slice(0, len(truth.pathwise.gradients)))
     setting = replace(asked.setting, starts=few)
     move = update.move(setting, truth.pathwise.gradients.mean(dim=0))
@@ -246,7 +249,7 @@ def _tried(asked: Resolved, update: Update, truth: Truth, progress: Progress) ->
 
 
 def _profile(
-    asked: Resolved, measured: Measured, tried: AtLength, update: Update, along: Tensor,
+    asked: Resolved, measured: Measured, truth: Truth, update: Update, along: Tensor,
     command: str,
 ) -> Profile:  # fmt: skip
     """Moments as labelled values, with what was asked for."""
@@ -282,10 +285,10 @@ def _profile(
     environment = provenance.environment() | {"precision": "float64"}
     profile = assembled(
         measured.cells, setting.horizon, config.batch, facts, environment,
-        truth_values(tried.truth, kind),
+        truth_values(truth, kind),
     )  # fmt: skip
     return with_selected_gain(
-        replace(profile, kernels=measured.kernels, identities=asked.identities, jumps=tried.jumps)
+        replace(profile, kernels=measured.kernels, identities=asked.identities)
     )
 
 

@@ -25,16 +25,16 @@ from torch import Tensor
 from gradlab.data.trajectories import child, stream
 from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
 from gradlab.measurement.inner_products import Measured
-from gradlab.measurement.jumps import AtLength
 from gradlab.measurement.resolve import Resolved
-from gradlab.measurement.update import Update, UpdateTest, paired_returns, reach
+from gradlab.measurement.update import Update, UpdateTest, reach
 from gradlab.progress import Progress, silent
 from gradlab.runs.identity import Cell
-from gradlab.runs.realised import PATHWISE, SCORE, TRUE_CELL, Realised, Status
+from gradlab.runs.realised import TRUE_CELL, Realised, Status
 from gradlab.systems.system import System, by_differences
 from gradlab.tasks import Task
 from gradlab.truth.agreement import precision_of
 from gradlab.truth.oracles import effective_horizon
+from gradlab.truth.returns import paired_returns
 from gradlab.truth.truth import Truth
 
 MOVES = (0.25, 1.0, 3.0)  # lengths of a step, in units of the user's update
@@ -211,10 +211,10 @@ def realise(
     ]
     steps = test.steps(policy) if taken else torch.zeros(0)
     moved = [steps[sound.index(cell), k, 0] for cell, k in taken]
-    rolled = paired_returns(returning, judging, moved, "realised gains", progress)
+    returns, paired = paired_returns(returning, judging, moved, "realised gains", progress)
     label, size = grouping(judging)
-    before = rolled.returns[0]
-    change = by_group(rolled.returns[1:] - before, label)
+    before = returns[0]
+    change = by_group(returns[1:] - before, label)
     gain = np.full((len(cells), len(MOVES), len(size)), np.nan)
     for (cell, k), row in zip(taken, change, strict=True):
         gain[cells.index(cell), k] = row
@@ -235,8 +235,8 @@ def realise(
         norm=directions[TRUE_CELL].norm if TRUE_CELL in directions else float("nan"),
         horizon=setting.horizon,
         termination=setting.termination,
-        ended=float((~rolled.alive[0]).double().mean()),
-        steps=rolled.steps,
+        ended=float((~paired.alive[0][0]).double().mean()),
+        steps=paired.steps,
         at=UPDATE,
     )
 
@@ -257,7 +257,8 @@ LEAST_LEFT = 0.1  # γᵀ beyond a return that a small budget cuts
 def realised_gains(
     asked: Resolved,
     measured: Measured,
-    tried: AtLength,
+    truth: Truth,
+    beside: Mapping[str, Tensor],
     table: pd.DataFrame,
     move: float,
     progress: Progress = silent,
@@ -265,14 +266,14 @@ def realised_gains(
     """Gains of the truth, where there is one, and of the cells that are worth their price.
 
     Args:
-        measured: mean gradients; tried: the truth; table: of the profile.
+        measured: mean gradients; truth: theirs; table: of the profile.
+        beside: mean gradients that are no truth, by what they are stepped along as.
         move: by which share of their size the user's update moves the actions.
     """
-    setting, truth, means = asked.setting, tried.truth, measured.means
+    setting, means = asked.setting, measured.means
     true = measured.truth_mean if truth.admissible else None
     gains = table[table["quantity"] == "gain"] if true is not None else None
-    beside = {PATHWISE: tried.pathwise, SCORE: tried.score}
-    references = {(name, 0): Direction(d) for name, d in beside.items() if d is not None}
+    references = {(name, 0): Direction(mean) for name, mean in beside.items()}
     if true is not None and truth.every is not None:
         norm, starts = truth.every.norm, setting.starts
         if len(truth.every.gradients) == len(starts.states):

@@ -17,10 +17,9 @@ The latter sum up to 9 T steps, until little of a change is still to come.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from math import inf
 
 import numpy as np
@@ -30,22 +29,23 @@ from torch import Tensor, nn
 
 from gradlab.data.trajectories import child, stream
 from gradlab.errors import InputError
-from gradlab.gradients.bptt import mean_gradient
+from gradlab.gradients.bptt import mean_gradient, mean_gradient_again
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
 from gradlab.measurement.inner_products import Measured
 from gradlab.measurement.realised_gains import LEAST_LEFT
 from gradlab.measurement.resolve import Resolved
-from gradlab.measurement.update import WIDE, Gradient, PairedReturns, Update, UpdateTest
+from gradlab.measurement.update import Gradient, Update, UpdateTest, place
 from gradlab.measurement.visited import steps_beside, visited
+from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
 from gradlab.runs.identity import Cell, Identity, competing
 from gradlab.runs.profile import CLOSE, is_data_again, run_around
 from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, judged
 from gradlab.systems.system import by_differences
 from gradlab.tasks import Task
-from gradlab.truth.common_random import Rolled
 from gradlab.truth.oracles import effective_horizon
+from gradlab.truth.returns import WIDE, PairedReturns
 from gradlab.truth.truth import Truth
 
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates
@@ -96,15 +96,15 @@ def rehearse(
 
         test = UpdateTest(drawn, (rate,), lengths, update)
         draws.append((starts, test.steps(setting.policy, counted).flatten(0, 2)))
-    paired = PairedReturns(_returning(setting), draws, _STREAM, progress)
+    paired = PairedReturns(_returning(setting), draws, _STREAM, progress, len(lengths))
     rolled = paired.until(setting.horizon)
     labels, sizes = zip(*map(grouping, judging), strict=True)
-    returns = [by_group(each.returns, label) for each, label in zip(rolled, labels, strict=True)]
+    returns = [by_group(each, label) for each, label in zip(rolled, labels, strict=True)]
     before = np.concatenate([each[0] for each in returns])
     change = np.concatenate([each[1:] - each[0] for each in returns], axis=1)
     rule = Rule(
         update.name, rate, update.assumed, update.refit, batch, setting.horizon,
-        setting.termination, sum(each.steps for each in rolled),
+        setting.termination, paired.steps,
     )  # fmt: skip
     change = change.reshape(len(cells), len(lengths), len(before))
     draw = np.repeat(np.arange(len(sizes)), list(map(len, sizes)))
@@ -135,16 +135,9 @@ def frozen_gradient(
     if isinstance(states, Starts):
         states = replace(states, weight=states.weight / states.weight[states.weight > 0].mean())
 
-    def mean(part: Estimator, policy: nn.Module, drawn: Starts, k: int) -> Tensor:
-        return mean_gradient(part, policy, drawn, child(seed, f"{_STREAM} {k}"), termination)
-
-    def rough(policy: nn.Module, drawn: Starts, k: int) -> Tensor:
-        narrow = replace(drawn, states=drawn.states.float(), weight=drawn.weight.float())
-        return mean(single, copy.deepcopy(policy).float(), narrow, k).to(drawn.states)
-
     single = _in_single(estimator)
-    kinds: list[Callable[[nn.Module, Starts, int], Tensor]] = []  # decided by the first update
-    exact = partial(mean, estimator)
+    checked: list[bool] = []  # by the first update, which also decides on float32
+    narrow: list[nn.Module] = []  # the policy in float32, where that does
 
     def gradient(policy: nn.Module, k: int) -> Tensor:
         if isinstance(states, Task):
@@ -152,14 +145,24 @@ def frozen_gradient(
         else:
             rows = torch.randint(len(states.states), (batch,), generator=stream(seed, _STREAM, k))
             drawn = Starts(states.states[rows], states.weight[rows], torch.arange(batch))
-        if kinds:
-            return kinds[0](policy, drawn, k)
-        found, near = exact(policy, drawn, k), False
+        noise = child(seed, f"{_STREAM} {k}")
+
+        def rough(own: nn.Module) -> Tensor:
+            place(own, flat_parameters(policy))
+            begin = replace(drawn, states=drawn.states.float(), weight=drawn.weight.float())
+            return mean_gradient_again(single, own, begin, noise, termination).to(drawn.states)
+
+        if narrow:
+            return rough(narrow[0])
+        if checked:
+            return mean_gradient_again(estimator, policy, drawn, noise, termination)
+        found = mean_gradient(estimator, policy, drawn, noise, termination)
+        checked.append(True)
         if found.numel() >= WIDE:
             with suppress(RuntimeError, TypeError, ValueError):  # of one precision alone
-                error = (rough(policy, drawn, k) - found).norm()
-                near = bool(error <= _ROUGH * found.norm())
-        kinds.append(rough if near else exact)
+                own = copy.deepcopy(policy).float()
+                if (rough(own) - found).norm() <= _ROUGH * found.norm():
+                    narrow.append(own)
         return found
 
     return gradient
@@ -233,18 +236,18 @@ def rehearsal(
             test = UpdateTest({cells[c]: gradient}, (rate,), lengths, update)
             moved = test.steps(setting.policy)[0, 0]
             pairs.append((_drawn(task, each, setting.seed, name), moved))
-        paired = PairedReturns(_returning(setting), pairs, _STREAM, progress)
+        paired = PairedReturns(_returning(setting), pairs, _STREAM, progress, len(lengths))
         for times in _LONGER:
             rolled = paired.until(times * horizon)
-            if not any(map(_goes_on, rolled)):
+            if not any(map(_goes_on, rolled, paired.late)):
                 break
         again, se = np.full((2, len(found.lengths), redraws), np.nan)
         for d, own in enumerate(rolled):
-            change = own.returns[1:] - own.returns[0]
+            change = own[1:] - own[0]
             mean = change.mean(dim=1).numpy()
             again[: len(lengths), d] = np.where(np.abs(mean) < LOST, mean, np.nan)
             se[: len(lengths), d] = change.std(dim=1).numpy() / change.shape[1] ** 0.5
-        steps = found.steps + sum(own.steps for own in rolled)
+        steps = found.steps + paired.steps
         found = replace(found.retried(c, again, each, times * horizon, se), steps=steps)
         if found.chosen is not None:
             break
@@ -265,13 +268,14 @@ def _drawn(task: Task, n: int, seed: int, name: str) -> Starts:
     return as_starts(states, task.simulator.state_dim)
 
 
-def _goes_on(rolled: Rolled) -> bool:
-    """Is more than 5% of a policy's change of the return still to come after T?
+def _goes_on(returns: Tensor, late: Tensor) -> bool:
+    """Is more than 5% of a policy's change of the return still to come after T, of what was paid
+    and of what of it the second half of T did?
 
     Its halves e and l of T go on as l q + l q² + …, q = |l / e|, where l is no chance (2 standard
     errors).
     """
-    change, late = (each[1:] - each[0] for each in (rolled.returns, rolled.late))
+    change, late = (each[1:] - each[0] for each in (returns, late))
     known = late.mean(dim=1).abs() > 2 * late.std(dim=1) / late.shape[1] ** 0.5
     whole, last = change.mean(dim=1), late.mean(dim=1).abs()
     q = last / (whole - late.mean(dim=1)).abs()

@@ -14,8 +14,8 @@ of few starts and steps.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import floor, log10
 from typing import Any, Literal, get_args
@@ -25,14 +25,12 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.gradients.setting import Setting, Starts
+from gradlab.gradients.setting import Setting
 from gradlab.networks.interface import flat_parameters
-from gradlab.progress import Progress, silent
 from gradlab.runs.identity import Cell
 from gradlab.runs.rehearsal import RATE
-from gradlab.systems.system import by_differences
-from gradlab.truth.common_random import Rolled, Rolling, Rollouts, own_size
-from gradlab.truth.oracles import perturbed, unroll_all_actions
+from gradlab.truth.common_random import own_size
+from gradlab.truth.oracles import unroll_all_actions
 
 Named = Literal["adam", "sgd", "length"]
 Optimizer = Callable[[Iterable[Any]], torch.optim.Optimizer]  # parameters → their optimiser
@@ -40,9 +38,6 @@ Gradient = Callable[[nn.Module, int], Tensor]  # policy, update → mean ascent 
 _MOVE = 0.04  # share of the actions' size that an update moves them by, where no rate is given
 _FEW = 32  # starts whose gradient goes first
 _FAR = 2.0  # times the actions' size, beyond which few starts and steps may refuse a rate
-WIDE = 4096  # parameters of a policy, below which single precision saves nothing
-_LOOKED_AT, _HUNDREDTH = 16, 0.01  # starts in both precisions, and what they may differ by
-_PAYS = 128  # starts, below which a look at both precisions costs more than it saves
 REFIT = 25  # updates between two fits of the critic, where nobody says how many
 
 
@@ -212,19 +207,17 @@ class UpdateTest:
         counted: Callable[[int], None],
     ) -> Tensor:  # fmt: skip
         """[K, P]"""
-        begin = flat_parameters(policy)
+        begin, there = flat_parameters(policy), copy.deepcopy(policy)
         theta, moved = begin.clone(), []
         optimizer = self.rule.stepping([theta], rate)
         for k in range(self.updates[-1]):
-            if isinstance(candidate, Tensor):
-                mean = candidate
-            else:
-                mean = candidate(perturbed(policy, theta - begin), k)
+            mean = candidate if isinstance(candidate, Tensor) else candidate(there, k)
             if not torch.isfinite(mean).all():
                 theta.fill_(torch.nan)
                 break
             theta.grad = -(mean / mean.norm() if self.rule.fixed else mean)
             optimizer.step()
+            place(there, theta)
             counted(k + 1)
             if k + 1 in self.updates:
                 moved.append(theta.detach() - begin)
@@ -232,105 +225,12 @@ class UpdateTest:
         return torch.stack(moved + lost)
 
 
-class PairedReturns:
-    """Returns at θ and at θ + steps, from the same starts on the same noise, of several draws of
-    starts at once; those of T steps are gone on with for more.
-
-    A wide policy acts in float32 where that changes the mean change of its return by less than a
-    hundredth of its standard error, as the first `_LOOKED_AT` starts of each draw show.
-    """
-
-    def __init__(
-        self,
-        setting: Setting,
-        draws: Sequence[tuple[Starts, Tensor | Sequence[Tensor]]],
-        stage: str = "",
-        progress: Progress = silent,
-    ) -> None:
-        self._draws = [(starts, list(steps)) for starts, steps in draws]
-        self._exact = Rolling(setting, progress)
-        self._single = Rolling(setting, progress, torch.float32)
-        self._stage = stage
-        wide = sum(p.numel() for p in setting.policy.parameters()) >= WIDE
-        fewest = min(len(starts.states) for starts, _ in draws)
-        self._both = wide and fewest >= _PAYS and not by_differences(setting.simulator)
-        self._made: dict[str, Rollouts] = {}
-
-    def until(self, T: int) -> list[Rolled]:
-        """By draw, returns [1 + policies, n] of T steps, no fewer than before."""
-        if self._both:
-            with suppress(RuntimeError, TypeError, ValueError):  # of one precision alone
-                return self._in_single(T)
-            self._both = False
-        return self._rollouts("exact", self._exact, self._draws).until(T)
-
-    def _in_single(self, T: int) -> list[Rolled]:
-        """In float32, but for the policies that are not as good in it."""
-        few = [(starts.block(slice(0, _LOOKED_AT)), steps) for starts, steps in self._draws]
-        fine = self._rollouts("few", self._exact, few).until(T)
-        coarse = self._rollouts("single", self._single, self._draws).until(T)
-        found = []
-        for (starts, steps), looked, rolled in zip(self._draws, fine, coarse, strict=True):
-            one, other = (x.returns[1:] - x.returns[0] for x in (looked, rolled))
-            agree = _agree(one, other[:, :_LOOKED_AT], len(starts.states))
-            again = (~agree).nonzero()[:, 0].tolist()
-            parts = [(agree.nonzero()[:, 0], rolled)]
-            if again:
-                draw = (starts, [steps[k] for k in again])
-                (exact,) = self._rollouts(f"{id(starts)} {again}", self._exact, [draw]).until(T)
-                parts.append((torch.tensor(again), exact))
-            found.append(_together(parts, looked.steps))
-        return found
-
-    def _rollouts(
-        self, name: str, rolling: Rolling, draws: Sequence[tuple[Starts, Sequence[Tensor]]]
-    ) -> Rollouts:
-        """Those that went before."""
-        if name not in self._made:
-            under = [(starts, rolling.policies(steps)) for starts, steps in draws]
-            self._made[name] = Rollouts(rolling, under, self._stage)
-        return self._made[name]
-
-
-def paired_returns(
-    setting: Setting,
-    starts: Starts,
-    steps: Tensor | Sequence[Tensor],
-    stage: str = "",
-    progress: Progress = silent,
-) -> Rolled:
-    """`PairedReturns` of one draw of starts, over the horizon."""
-    return PairedReturns(setting, [(starts, steps)], stage, progress).until(setting.horizon)[0]
-
-
-def _agree(exact: Tensor, single: Tensor, n: int) -> Tensor:
-    """Which mean changes [policies, few] of n starts are as good in single precision: by what they
-    differ, two standard errors above, is within a hundredth of their standard error."""
-    error, few = single - exact, exact.shape[1]
-    off = error.mean(dim=1).abs() + 2 * error.std(dim=1) / few**0.5
-    return torch.le(off, _HUNDREDTH * exact.std(dim=1) / n**0.5)
-
-
-def _together(parts: Sequence[tuple[Tensor, Rolled]], looked: int) -> Rolled:
-    """Policies of both precisions in their order, each change that of its own precision."""
-    (agree, single), *exact = parts
-    if not exact:
-        return replace(single, steps=looked + single.steps)
-    base = exact[0][1]
-    count = len(single.returns)
-    returns, late, alive = (x[:1].repeat(count, 1) for x in (base.returns, base.late, base.alive))
-    for places, rolled in ((agree, _some(single, agree)), *exact):
-        here = places + 1
-        returns[here] += rolled.returns[1:] - rolled.returns[0]
-        late[here] += rolled.late[1:] - rolled.late[0]
-        alive[here] = rolled.alive[1:]
-    return Rolled(returns, late, alive, looked + single.steps + base.steps)
-
-
-def _some(rolled: Rolled, places: Tensor) -> Rolled:
-    """The policy itself and some of the moved ones."""
-    here = torch.cat([torch.zeros(1, dtype=torch.int64), places + 1])
-    return Rolled(rolled.returns[here], rolled.late[here], rolled.alive[here], rolled.steps)
+@torch.no_grad()
+def place(policy: nn.Module, theta: Tensor) -> None:
+    """Put θ [P] into the parameters."""
+    parameters = list(policy.parameters())
+    for p, piece in zip(parameters, theta.split([p.numel() for p in parameters]), strict=True):
+        p.copy_(piece.view_as(p))
 
 
 def _moved(setting: Setting, step: Tensor) -> float:

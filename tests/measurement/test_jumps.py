@@ -15,10 +15,10 @@ from gradlab.measurement import jumps
 from gradlab.measurement.jumps import find_jumps, truth_at_length
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.jumps import Jumps
-from gradlab.runs.realised import PATHWISE, TRUE_CELL
+from gradlab.runs.realised import PATHWISE, SCORE, TRUE_CELL
 from gradlab.systems import from_function
-from gradlab.truth.common_random import Along
 from gradlab.truth.oracles import perturbed, unroll_all_actions
+from gradlab.truth.returns import along, moved
 from gradlab.truth.truth import matched_truth
 from tests.measurement.jumping_worlds import (
     GAMMA,
@@ -107,9 +107,16 @@ def test_policies_on_a_line_act_as_those_that_are_moved(policy):
     u = torch.randn(sum(p.numel() for p in policy.parameters()), generator=generator).double()
     lengths, states = torch.linspace(-1, 2, 7).double(), torch.randn(7, 4).double()
     with torch.no_grad():
-        found = Along(policy, u, lengths)(states, states[:, :0], 0)
+        found = along(policy, u, lengths)(states, states[:, :0])
         for k, (s, length) in enumerate(zip(states, lengths, strict=True)):
             assert torch.allclose(found[k], perturbed(policy, length * u)(s[None])[0])
+        apart = [(None, 2), (0.3 * u, 4), (-u, 1)]
+        found, begin = moved(policy, apart)(states, states[:, :0]), 0
+        for step, rows in apart:
+            own = policy if step is None else perturbed(policy, step)
+            here = slice(begin, begin + rows)
+            assert torch.allclose(found[here], own(states[here]), rtol=1e-14)
+            begin += rows
 
 
 def test_a_jump_has_its_size_and_its_step():
@@ -218,14 +225,14 @@ def test_nothing_is_tried_without_a_direction():
 def test_a_stochastic_policy_has_the_score_function_for_its_truth():
     setting = replace(collision(n=64), horizon=2)
     truth = matched_truth(setting, kinds=["all"])
-    tried = truth_at_length(setting, truth, 0.04)
-    assert truth.status == "converged" and tried.truth.status == "score" and tried.truth.admissible
-    assert tried.truth.horizon == truth.horizon and tried.truth.every.relative_se < 0.25
+    tried, found_jumps, beside = truth_at_length(setting, truth, 0.04)
+    assert truth.status == "converged" and tried.status == "score" and tried.admissible
+    assert tried.horizon == truth.horizon and tried.every.relative_se < 0.25
     pathwise = truth.every.gradients.mean(dim=0)
-    assert torch.equal(tried.pathwise, pathwise) and tried.truth.pathwise is truth.every
-    by_score = tried.truth.every.gradients.mean(dim=0) @ pathwise / pathwise.norm()
-    assert float(by_score) == pytest.approx(float(tried.jumps.brought[1]), rel=0.4)
-    assert tried.truth.finding.code == "truth_score"
+    assert torch.equal(beside[PATHWISE], pathwise) and tried.pathwise is truth.every
+    by_score = tried.every.gradients.mean(dim=0) @ pathwise / pathwise.norm()
+    assert float(by_score) == pytest.approx(float(found_jumps.brought[1]), rel=0.4)
+    assert tried.finding.code == "truth_score"
 
 
 class WithoutDensity(nn.Module):
@@ -245,10 +252,10 @@ class WithoutDensity(nn.Module):
 )
 def test_without_a_score_there_is_no_truth_and_the_finding_says_what_to_write(policy, code):
     setting = replace(collision(n=32), policy=policy, horizon=2)
-    tried = truth_at_length(setting, matched_truth(setting, kinds=["all"]), 0.04)
-    assert tried.truth.status == "jumps" and not tried.truth.admissible
-    assert tried.truth.every is None and tried.score is None
-    assert tried.truth.finding.code == code and "policy" in tried.truth.reason
+    tried, _, beside = truth_at_length(setting, matched_truth(setting, kinds=["all"]), 0.04)
+    assert tried.status == "jumps" and not tried.admissible
+    assert tried.every is None and SCORE not in beside
+    assert tried.finding.code == code and "policy" in tried.reason
 
 
 def test_an_imprecise_score_is_a_direction_and_no_truth(monkeypatch):
@@ -256,16 +263,16 @@ def test_an_imprecise_score_is_a_direction_and_no_truth(monkeypatch):
     truth = matched_truth(setting, kinds=["all"])
     lost = torch.randn(64, 10, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     monkeypatch.setattr(jumps, "score_gradients", lambda *_, **__: lost)
-    tried = truth_at_length(setting, truth, 0.04)
-    assert tried.truth.status == "jumps" and tried.truth.finding.value > 0.25
-    assert torch.equal(tried.score, lost.mean(dim=0))
+    tried, _, beside = truth_at_length(setting, truth, 0.04)
+    assert tried.status == "jumps" and tried.finding.value > 0.25
+    assert torch.equal(beside[SCORE], lost.mean(dim=0))
 
 
 def test_where_it_does_no_harm_the_truth_stands():
     setting = replace(collision(0.05, n=64), horizon=2)
     truth = matched_truth(setting, kinds=["all"])
-    tried = truth_at_length(setting, truth, 0.04)
-    assert tried.truth is truth and tried.jumps.kind == "harmless" and tried.pathwise is None
+    tried, found_jumps, beside = truth_at_length(setting, truth, 0.04)
+    assert tried is truth and found_jumps.kind == "harmless" and not beside
 
 
 @pytest.fixture(scope="module")

@@ -24,12 +24,11 @@ from gradlab.measurement.rehearsal import (
     rehearsal,
     rehearse,
 )
-from gradlab.measurement.update import PairedReturns, Update, UpdateTest, paired_returns
-from gradlab.progress import silent
+from gradlab.measurement.update import Update, UpdateTest
 from gradlab.runs.identity import by_default
 from gradlab.systems import from_function
 from gradlab.systems.closed_form import LinearQuadratic
-from gradlab.truth.common_random import Rolling
+from gradlab.truth.returns import PairedReturns, Rollouts, paired_returns
 from tests.gradients.worlds import linear, matrix
 from tests.linear_quadratic import ExactCritic, lqr_gradient, lqr_return
 from tests.measurement.linear import GAMMA, T, starts_of
@@ -221,7 +220,7 @@ def test_a_rule_that_moves_nothing_or_to_nan_is_refused_by_name(rule, match):
 
 def test_wide_policies_are_judged_in_single_precision_where_that_is_as_good(monkeypatch):
     """One that the simulator blows up by rounding, as its rewards of 1e9, is not."""
-    monkeypatch.setattr("gradlab.measurement.update._PAYS", 17)
+    monkeypatch.setattr("gradlab.truth.returns._PAYS", 17)
     wide = nn.Sequential(nn.Linear(2, 1200), nn.Tanh(), nn.Linear(1200, 1)).double()
     steps = 1e-2 * torch.randn(3, sum(p.numel() for p in wide.parameters())).double()
     for large, single in ((1.0, True), (1e9, False)):
@@ -230,8 +229,8 @@ def test_wide_policies_are_judged_in_single_precision_where_that_is_as_good(monk
             return 0.9 * s + 0.5 * a, large - (s**2).sum(1)
 
         setting = Setting(from_function(step, 2, 1), wide, starts_of(1), GAMMA, T)
-        found = paired_returns(setting, setting.starts, steps).returns
-        exact = Rolling(setting, silent).returns(setting.starts, list(steps), "").returns
+        found, _ = paired_returns(setting, setting.starts, steps)
+        (exact,) = Rollouts(setting, [(setting.starts, steps)]).until(T)
         change, expected = found[1:] - found[0], exact[1:] - exact[0]
         se = expected.std(dim=1) / expected.shape[1] ** 0.5
         assert ((change - expected).mean(dim=1).abs() <= 0.02 * se).all()
@@ -244,9 +243,11 @@ def test_draws_of_other_sizes_and_policies_go_on_in_one_pass_to_their_closed_for
     steps = [matrix((0.1, 0.0), (0.0, -0.2)), matrix((-0.1, 0.05))]
     paired = PairedReturns(setting_of(), list(zip(starts, steps, strict=True)))
     for horizon in (4, 12):
-        for begin, moved, rolled in zip(starts, steps, paired.until(horizon), strict=True):
+        for begin, moved, *rolled in zip(
+            starts, steps, paired.until(horizon), paired.late, strict=True
+        ):
             weights = [W, *(W + step for step in moved)]
-            for weight, returns, late in zip(weights, rolled.returns, rolled.late, strict=True):
+            for weight, returns, late in zip(weights, *rolled, strict=True):
                 half, whole = (
                     torch.stack([
                         torch.as_tensor(lqr_return(world(), weight, s[:, None] * s, GAMMA, T))

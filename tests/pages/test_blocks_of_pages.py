@@ -28,10 +28,9 @@ from docs.pages import findings, formulas, offline, tables
 from gradlab import tasks
 from gradlab.cli import program
 from gradlab.gradients.setting import Setting, as_starts
-from gradlab.progress import silent
 from gradlab.systems import from_function
 from gradlab.tasks.task import OTHER_BOUNDS
-from gradlab.truth.common_random import Rolling
+from gradlab.truth.returns import Rollouts
 from tests.measurement import test_following
 from tests.pages import blocks
 
@@ -123,7 +122,7 @@ def test_the_return_of_the_page_on_training_is_that_of_a_measurement():
         found = names["returns"](ends, policy, 30, mask, 64)
         going = "mask" if mask else "ignore"
         own = Setting(ends.simulator, policy, starts, task.discount, 30, termination=going)
-        torch.testing.assert_close(found, Rolling(own, silent).returns(starts, [], "").returns[0])
+        torch.testing.assert_close(found, Rollouts(own, [(starts, [])]).until(30)[0][0])
 
 
 def _dotted(node: ast.expr) -> str:

@@ -23,12 +23,13 @@ from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import visits
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.rehearsal import at_horizon
-from gradlab.measurement.update import Optimizer, paired_returns
+from gradlab.measurement.update import Optimizer
 from gradlab.networks.interface import double_copy, flat_parameters, noise_dim
 from gradlab.networks.mlp import CriticLike
 from gradlab.runs.identity import Cell
 from gradlab.tasks import Task
 from gradlab.tools.race.result import ALONE
+from gradlab.truth.returns import paired_returns
 from gradlab.validation import shown
 
 _VISITS = 4  # states of each start that a fit's visited states hold
@@ -52,7 +53,7 @@ class TaskWorld:
     def returns(self, policies: Sequence[nn.Module]) -> Tensor:
         begin = _parameters(self.judging.policy)
         steps = [_parameters(policy) - begin for policy in policies]
-        return paired_returns(self.judging, self.judging.starts, steps).returns[1:]
+        return paired_returns(self.judging, self.judging.starts, steps)[0][1:]
 
     def states(self, policy: nn.Module, fit: int) -> Starts:
         seed = child(self.judging.seed, f"race states {fit}")
