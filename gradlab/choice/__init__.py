@@ -8,6 +8,6 @@ torch.
 """
 
 from gradlab.choice.choosing import choice_of
-from gradlab.choice.values import Best, Choice, Mixing
+from gradlab.choice.values import Best, Choice
 
-__all__ = ["Best", "Choice", "Mixing", "choice_of"]
+__all__ = ["Best", "Choice", "choice_of"]

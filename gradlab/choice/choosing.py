@@ -18,7 +18,7 @@ import numpy as np
 from gradlab import validation
 from gradlab.choice.best import TRUTHS, Candidates, at_batch, best, beyond, candidates, singles
 from gradlab.choice.values import CRITERIA, QUANTITY, Best, Choice, Criterion
-from gradlab.choice.weights import mixing, pair_cells
+from gradlab.choice.weights import against_rule, mixed
 from gradlab.errors import InputError
 from gradlab.runs.identity import Cell
 from gradlab.runs.profile import Profile
@@ -76,8 +76,11 @@ def choice_of(
         among.names, among.excluded, profile.batch, int(profile.config["starts"]), False,
         identities=profile.identities,
     )  # fmt: skip
-    if every.get("mse") is None:
+    least = every.get("mse")
+    if least is None:
         return replace(_tried(choice, profile), agreement=tuple(_agreements(profile, among)))
+    against, rule = against_rule(profile, among, least)
+    every = {name: each and mixed(profile, among, each) for name, each in every.items()}
     gain, sign = every.get("gain"), np.zeros(len(among.cells), dtype=np.int64)
     if gain is not None:
         sign = signs([profile.estimate(name, QUANTITY["gain"], h) for name, h in among.cells])
@@ -91,7 +94,8 @@ def choice_of(
         direction=every["direction"],
         raises=tuple(cell for cell, s in zip(among.cells, sign, strict=True) if s > 0),
         lowers=tuple(cell for cell, s in zip(among.cells, sign, strict=True) if s < 0),
-        pair=mixing(profile, among, pair_cells(profile, among)),
+        against=against,
+        rule=rule,
         carried=truth.get("status") == "imprecise" and bool(truth.get("carried_by_few", False)),
         beyond={} if gain is None else beyond(profile, among.names, gain.cell),
     )

@@ -29,6 +29,11 @@ class Best:
         kept: the 95% set, jointly over estimators.
         more: starts to add until one of the set is excluded; 0: the others are alike, None: nobody
             knows.
+        mixed: [K] gradients of every measured kind that can be mixed; weights: of the best mixture
+            by this criterion, with intervals; None where inner products, or groups, are missing.
+        held_out: what a batch of that mixture has beside one of the best single gradient, both
+            chosen on one half of the starts and judged on the other: the ratio of their errors, or
+            the difference of their cosines; None where it is lost in noise.
     """
 
     criterion: Literal["gain", "mse", "direction", "return"]
@@ -36,6 +41,9 @@ class Best:
     number: Number
     kept: tuple[Cell, ...]
     more: int | None = None
+    mixed: tuple[Cell, ...] = ()
+    weights: Weights | None = None
+    held_out: Number | None = None
 
     @property
     def value(self) -> float:
@@ -44,32 +52,17 @@ class Best:
     def row(self) -> dict[str, object]:
         """Plain values, for machines."""
         value, low, high = self.number.estimate
-        return {
+        found: dict[str, object] = {
             "criterion": self.criterion, "estimator": self.cell[0], "horizon": self.cell[1],
             "value": value, "ci_low": low, "ci_high": high, "set": list(self.kept),
         }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """Weights of one set of cells, from all starts.
-
-    Attributes:
-        cells: [K] what is mixed.
-        mse, direction: weights by either criterion, with intervals.
-        gain: weights of the largest gain of one batch's step; None where the truth is not the
-            gradient of the return.
-        against: the error of weights chosen by "mse" on one half of the starts, as a ratio to that
-            of the papers' best rule, both on the other half at batch N′; None where one of the
-            errors is lost in noise. rule: the name of that one.
-    """
-
-    cells: tuple[Cell, ...]
-    mse: Weights
-    direction: Weights
-    gain: Weights | None
-    against: Number | None = None
-    rule: str = ""
+        if self.weights is not None:
+            ends = self.weights.share, self.weights.low, self.weights.high
+            columns = (x.tolist() for x in ends)
+            found["weights"] = list(zip(self.mixed, *columns, strict=True))
+        if self.held_out is not None:
+            found["held_out"] = list(self.held_out.estimate)
+        return found
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,8 +84,9 @@ class Choice:
         raises, lowers: cells whose step is shown to raise the return, or to lower it, with 95% for
             all of them together: to first order, without a truth as realised.
         tried: the best by realised gains, where there is no truth.
-        pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two; None
-            where they, or enough groups of starts, are missing.
+        against: the error of measured weights as a ratio to that of the papers' best rule for J_0
+            and the longest horizon, weights chosen on one half of the starts, both judged on the
+            other at batch N′; None where one of them is lost in noise. rule: the name of that one.
         identities: who every measured estimator is, by name.
         recommendation: what to use, how sure that is, and what it gains, in a few lines.
     """
@@ -109,7 +103,8 @@ class Choice:
     raises: tuple[Cell, ...] = ()
     lowers: tuple[Cell, ...] = ()
     tried: Best | None = None
-    pair: Mixing | None = None
+    against: Number | None = None
+    rule: str = ""
     agreement: tuple[tuple[Cell, Cell, Number], ...] = ()
     beyond: Mapping[Cell, Number] = field(default_factory=dict)
     carried: bool = False
@@ -133,8 +128,3 @@ class Choice:
     def leading(self) -> Best | None:
         """The same, or by whatever else is known."""
         return self.best or self.mse or self.direction or self.tried
-
-    @property
-    def weights(self) -> Weights | None:
-        """Of the pair, by the criterion that decides."""
-        return None if self.pair is None or self.by is None else getattr(self.pair, self.by)

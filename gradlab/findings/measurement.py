@@ -118,7 +118,9 @@ register({
     "updates_raise": Code("updates", "{at} along {subject} raise the return."),
     "updates_lower": Code("updates", "{at} along {subject} lower the return."),
     "returns_only": Code("gain", "Not compared by gain: only returns count."),
-    "mixture": Code("weights", "The weight of {subject} beside {at} is {value}."),
+    "mixture": Code("weights", "The weight of {subject} is {value}.", write=percent),
+    "mixture_error": Code("weights", "Mixed, {value} the MSE of the best one."),
+    "mixture_cosine": Code("weights", "Mixed, {value} more cosine than the best one."),
     "no_mixture": Code("weights", "No mixture of {subject} points along the truth."),
     "mixture_against_rule": Code("weights", "Measured weights have {value} the MSE of the {at}."),
     "agreement": Code(

@@ -10,8 +10,9 @@ and what belongs to the start itself counts as often as it has visits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting, Starts, group_sums, grouping
 from gradlab.gradients.weighted_terms import carried
 from gradlab.statistics.grams import ActionProducts, Cell, GroupProducts, Kernels
+from gradlab.statistics.moments import Moments, estimates
 from gradlab.systems.system import System
 from gradlab.truth.oracles import of_starts
 
@@ -144,10 +146,26 @@ class GramSource:
     visits: bool = False
 
 
-def kept_horizons(longest: int, estimators: int) -> list[int]:
-    """Horizons spread over 0 … longest, both included, whose inner products are kept."""
-    count = max(min(_HORIZONS, _CELLS // max(estimators, 1)), 2)
-    return sorted({round(n) for n in np.linspace(0, longest, count).tolist()})
+def kept_cells(cells: Mapping[Cell, Moments], longest: int, among: int, batch: int) -> list[Cell]:
+    """Cells whose inner products are kept: horizons spread over 0 … longest, both included, and
+    each estimator's best by error at batch size N′, by gain and by one batch's direction.
+
+    Args:
+        among: how many estimators share their truth.
+    """
+    count = max(min(_HORIZONS, _CELLS // max(among, 1)), 2)
+    kept = {round(n) for n in np.linspace(0, longest, count).tolist()}
+    chosen = {cell for cell in cells if cell[1] in kept}
+    found = {cell: estimates(moments, batch) for cell, moments in cells.items()}
+    for name, quantity in product({name for name, _ in cells}, ("mse", "gain", "cosine_batch")):
+        sign = -1 if quantity == "mse" else 1
+        values = {
+            cell: sign * each[quantity].value
+            for cell, each in found.items()
+            if cell[0] == name and quantity in each and np.isfinite(each[quantity].value)
+        }
+        chosen |= {max(values, key=lambda cell: values[cell])} if values else set()
+    return [cell for cell in cells if cell in chosen]
 
 
 def explicit_kernels(

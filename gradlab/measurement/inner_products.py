@@ -7,7 +7,7 @@ Gradients with θ in every action are added up some samples at a time (`measurem
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -36,7 +36,7 @@ from gradlab.measurement.grams import (
     action_kernels,
     explicit_kernels,
     folds_of,
-    kept_horizons,
+    kept_cells,
 )
 from gradlab.measurement.sketches import (
     Sketch,
@@ -84,11 +84,13 @@ def estimator_moments(
     truth: Truth,
     progress: Progress = silent,
     other_critics: OtherCritics | None = None,
+    batch: int = 256,
 ) -> Measured:
     """Moments of every estimator at every horizon it has, and their kernels.
 
     Args:
         other_critics: the same estimators with other critics, for the variance across critics.
+        batch: N′ at which errors decide whose inner products are kept.
     """
     begin, horizon = setting.starts, setting.horizon
     other_critics = {} if other_critics is None else other_critics
@@ -105,7 +107,8 @@ def estimator_moments(
     if truth.every is not None:
         true = truth.every.gradients.mean(dim=0)
     if explicit:
-        sources = explicit_sources(explicit, held, horizon)
+        kept = kept_cells(in_every[0], horizon, len(explicit), batch)
+        sources = explicit_sources(explicit, held, kept)
         T = None if truth.every is None else truth.every.gradients
         kernels.append(explicit_kernels("all", sources, begin, T))
     progress("estimators", len(chosen), len(chosen))
@@ -145,17 +148,12 @@ def explicit_cells(
 
 
 def explicit_sources(
-    chosen: Mapping[str, Estimator], held: Held, horizon: int, among: int | None = None
+    chosen: Mapping[str, Estimator], held: Held, kept: Collection[tuple[str, int]]
 ) -> list[GramSource]:
-    """Their gradients at the horizons whose inner products are kept.
-
-    Args:
-        among: how many estimators share a truth, where there are others.
-    """
-    kept = kept_horizons(horizon, len(chosen) if among is None else among)
+    """Their gradients at the horizons whose inner products are kept."""
 
     def source(name: str, estimator: Estimator) -> GramSource:
-        horizons = tuple(n for n in kept if n in horizons_of(estimator))
+        horizons = tuple(n for n in horizons_of(estimator) if (name, n) in kept)
         rows = partial(held.rows, estimator, horizons=horizons)
         return GramSource(tuple((name, n) for n in horizons), rows)
 

@@ -185,10 +185,10 @@ def conduct(
     truth = matched_truth(setting, kinds=asked.kinds, progress=progress, max_steps=config.max_steps)
     if asked.objective:
         truth, jumps, beside = _tried(asked, update, truth, progress)
-        measured = objective_moments(asked.chosen, setting, truth, progress)
+        measured = objective_moments(asked.chosen, setting, truth, progress, batch=config.batch)
     else:
         jumps, beside, others = None, {}, asked.other_critics
-        measured = estimator_moments(asked.chosen, setting, truth, progress, others)
+        measured = estimator_moments(asked.chosen, setting, truth, progress, others, config.batch)
     pathwise = truth.pathwise
     means = [] if pathwise is None else [pathwise.gradients.mean(dim=0)]
     means += measured.means.values()

@@ -32,7 +32,7 @@ from gradlab.gradients.setting import (
 )
 from gradlab.gradients.start_laws import check_alive, visits
 from gradlab.measurement.accumulator import accumulated
-from gradlab.measurement.grams import GramSource, Held, explicit_kernels, kept_horizons
+from gradlab.measurement.grams import GramSource, Held, explicit_kernels, kept_cells
 from gradlab.measurement.inner_products import (
     Measured,
     explicit_cells,
@@ -57,15 +57,16 @@ def objective_moments(
     progress: Progress = silent,
     kept: Sequence[int] | None = None,
     samples: int = SAMPLES,
+    batch: int = 256,
 ) -> Measured:
     """Moments of every estimator at every horizon it has, all against one truth, and kernels.
 
     Args:
         truth: whose `every` is ∇_θ V at each start, weights included. Where there is none, states
             are visited for as many steps as there are horizons.
-        kept: horizons of gradients with θ in the first action whose inner products are kept; None:
-            some of them, spread evenly.
+        kept: horizons whose inner products are kept; None: `grams.kept_cells`.
         samples: visited states per start, at most.
+        batch: N′ at which errors decide whose inner products are kept.
     """
     visiting = {name: estimator for name, estimator in chosen.items() if not estimator.way.every}
     staying = {name: estimator for name, estimator in chosen.items() if name not in visiting}
@@ -74,7 +75,6 @@ def objective_moments(
     path = None if truth.path is None else (setting.simulator, truth.path)
     held = Held(setting, len(staying), path)
     cells, means = explicit_cells(staying, held, truth, progress, {})
-    sources = explicit_sources(staying, held, setting.horizon, among=len(chosen))
     T = None if truth.every is None else truth.every.gradients
     at = begin
     if visiting:
@@ -91,8 +91,11 @@ def objective_moments(
         )
         cells |= dict(zip(keys, moments, strict=True))
         means |= dict(zip(keys, mean, strict=True))
-        kept = kept_horizons(setting.horizon, len(chosen)) if kept is None else kept
-        some = [k for k, (_, n) in enumerate(keys) if n in kept]
+    products = [cell for cell in cells if cell[1] in (kept or ())]
+    products = products or kept_cells(cells, setting.horizon, len(chosen), batch)
+    sources = explicit_sources(staying, held, products)
+    if visiting:
+        some = [k for k, key in enumerate(keys) if key in products]
         sources.append(visiting_source([keys[k] for k in some], G[some], jacobian, samples))
     kernels = explicit_kernels("objective", sources, begin, T, samples if visiting else 1)
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}

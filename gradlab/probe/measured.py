@@ -43,7 +43,7 @@ from gradlab.runs.profile import Profile
 from gradlab.statistics import chains, over_groups
 from gradlab.statistics.comparison import log_ratio
 from gradlab.statistics.intervals import Z, jackknife_se
-from gradlab.statistics.mixing import mse_weights
+from gradlab.statistics.mixing import mixture_weights
 from gradlab.statistics.moments import Array, combine
 from gradlab.tasks import Task
 
@@ -325,7 +325,7 @@ def _pair(profile: Profile, among: Candidates, batch: int) -> dict[str, float]:
     two = pair_cells(profile, among)
     if among.kernels is None or len(two) < 2:
         return {}
-    weights = mse_weights(among.kernels.grams(two), batch)
+    weights = mixture_weights(among.kernels.grams(two), batch, "mse")
     names = ("weight_zero", "weight_zero_low", "weight_zero_high")
     values = (weights.share[0], weights.low[0], weights.high[0])
     return {name: float(value) for name, value in zip(names, values, strict=True)}
@@ -340,7 +340,7 @@ def _mixture(profile: Profile, among: Candidates, best_cell: Cell, batch: int) -
     ]
     if among.kernels is None or len(several) < 2:
         return {}
-    weights = mse_weights(among.kernels.grams(several), batch)
+    weights = mixture_weights(among.kernels.grams(several), batch, "mse")
     row = {}
     for name, values in (
         ("weight", weights.share),

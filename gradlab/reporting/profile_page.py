@@ -135,8 +135,10 @@ def _absent(profile: Profile, evidence: Basis = _NOTHING) -> dict[str, str]:
         reasons[_SOURCE] = "Not attributed: `gradlab measure --attribute` does."
     if facts is not None and facts.void:
         reasons[_CONTEST] = "Nothing is chosen, for the reason at the top."
-    elif evidence.choice is None or evidence.choice.pair is None:
-        reasons[_CONTEST] = "No weights: they need a truth, the data gradient and another."
+    elif evidence.choice is None or not any(
+        each and each.mixed for each in (evidence.choice.mse, evidence.choice.best)
+    ):
+        reasons[_CONTEST] = "No weights: they need a truth."
     return reasons
 
 

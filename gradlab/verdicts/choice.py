@@ -13,7 +13,7 @@ from dataclasses import replace
 from math import isfinite
 
 from gradlab.choice.choosing import choice_of
-from gradlab.choice.values import Best, Choice, Criterion, Mixing
+from gradlab.choice.values import Best, Choice, Criterion
 from gradlab.errors import InputError
 from gradlab.findings import Decision, Finding
 from gradlab.gradients.ways import WAYS
@@ -43,6 +43,7 @@ _EXCLUDED = {
     "states": "it needs the simulator's states",
 }
 _THEORY = ("theory", "theory_outside", "theory_none")
+_SHOWN = 0.005  # weights from which on they are a percent
 _MANY = 4  # gradients in a row that a field names before it counts
 
 
@@ -61,8 +62,8 @@ def _statements(choice: Choice) -> Iterator[Finding]:
     for code, cells in (("step_falls", choice.lowers), ("step_raises", choice.raises)):
         if cells:
             yield Finding(code, "pass", cells_words(choice, cells), n=n, at=how)
-    if choice.pair is not None:
-        yield from _weights(choice, choice.pair)
+    if (decides := choice.best or choice.mse) is not None:
+        yield from _weights(choice, decides)
     yield from _agreement(choice)
     for name, why in choice.excluded.items():
         yield Finding("not_competing", "skipped", label(name, choice.identities), at=_EXCLUDED[why])
@@ -89,19 +90,24 @@ def _best(choice: Choice, best: Best) -> Finding:
     return replace(found, more=more)
 
 
-def _weights(choice: Choice, mixing: Mixing) -> Iterator[Finding]:
-    """Weights by what decides, and their error beside that of the papers' rule."""
-    weights, against, n = choice.weights or mixing.mse, mixing.against, choice.samples
-    if weights.share.any():
-        whose, beside = (cells_words(choice, [each]) for each in mixing.cells[::-1])
-        value, low, high = (float(e[-1]) for e in (weights.share, weights.low, weights.high))
-        yield row("mixture", "pass", Number(value, low, high, n), whose, beside)
-    else:
-        yield Finding("no_mixture", "pass", cells_words(choice, mixing.cells), n=n)
-    if against is not None:
-        shown = against.high < 1 / SAME or against.low > SAME
+def _weights(choice: Choice, best: Best) -> Iterator[Finding]:
+    """Weights by what decides, and what they add to the best single gradient and to the rule."""
+    n, mixed, weights = choice.samples, best.mixed, best.weights
+    if weights is not None and weights.share.any():
+        ends = (weights.share, weights.low, weights.high)
+        for cell, *share in zip(mixed, *(each.tolist() for each in ends), strict=True):
+            if share[0] >= _SHOWN:
+                yield row("mixture", "pass", Number(*share, n), cells_words(choice, [cell]))
+    elif weights is not None:
+        yield Finding("no_mixture", "pass", cells_words(choice, mixed), n=n)
+    if best.held_out is not None and best.criterion == "mse":
+        yield held("mixture_error", best.held_out, 1.0, "below", unit="×")
+    elif best.held_out is not None:
+        yield held("mixture_cosine", best.held_out, 0.0, "above")
+    if choice.against is not None:
+        shown = choice.against.high < 1 / SAME or choice.against.low > SAME
         decision: Decision = "pass" if shown else "undecided"
-        yield row("mixture_against_rule", decision, against, "", mixing.rule, "×")
+        yield row("mixture_against_rule", decision, choice.against, "", choice.rule, "×")
 
 
 def _agreement(choice: Choice) -> Iterator[Finding]:

@@ -157,7 +157,7 @@ def test_without_a_truth_there_is_agreement_only():
     gradients, truth = world(10, N=200)
     chosen = choose(planted(gradients, truth, admissible=False))
     assert not chosen.truth
-    assert chosen.mse is chosen.direction is chosen.pair is None
+    assert chosen.mse is chosen.direction is chosen.against is None
     found = {(one, other): cosine for one, other, cosine in chosen.agreement}
     each = found[("model", 4), ("mixed", 4)]
     want = explicit(gradients["model", 4], gradients["mixed", 4], 64)["cosine"].value
@@ -170,7 +170,7 @@ def test_gradients_that_overflow_are_left_out():
     with np.errstate(invalid="ignore", over="ignore"):
         chosen = choose(planted(gradients, truth))
     assert ("model", 6) not in chosen.mse.kept
-    assert chosen.pair.cells == (("data", 0), ("model", 5))
+    assert ("model", 6) not in chosen.mse.mixed and ("model", 5) in chosen.mse.mixed
 
 
 def test_numbers_out_of_range_are_refused():
@@ -243,10 +243,12 @@ def test_weights_of_two_are_the_known_optimum():
     rng = np.random.default_rng(2)
     N, truth = 3000, np.broadcast_to(np.eye(P)[0], (3000, P))
     found = {("data", 0): noisy(rng, N, 0, 2.0), ("model", 5): noisy(rng, N, 0, 1.0)}
-    pair = choose(planted(found, truth, batch=20)).pair
-    assert pair.cells == (("data", 0), ("model", 5))
-    assert pair.mse.share[1] == pytest.approx(4 / 5, abs=0.05)
-    assert pair.mse.low[1] <= 4 / 5 <= pair.mse.high[1] + 0.02
+    mse = choose(planted(found, truth, batch=20)).mse
+    assert mse.mixed == (("data", 0), ("model", 5))
+    assert mse.weights.share[1] == pytest.approx(4 / 5, abs=0.05)
+    assert mse.weights.low[1] <= 4 / 5 <= mse.weights.high[1] + 0.02
+    # v₁ v₂ / (v₁ + v₂) beside v₂
+    assert mse.held_out.low <= 4 / 5 <= mse.held_out.high
 
 
 def test_gradients_that_point_away_have_no_weights_by_direction():
@@ -263,15 +265,17 @@ def test_weights_of_opposite_biases_are_known():
     rng = np.random.default_rng(3)
     truth = np.broadcast_to(np.eye(P)[0], (600, P))
     found = {("data", 0): noisy(rng, 600, 0.8, 0.3), ("model", 4): noisy(rng, 600, -0.4, 0.3)}
-    pair = choose(planted(found, truth, batch=1000)).pair
-    assert pair.mse.share == pytest.approx([1 / 3, 2 / 3], abs=0.05)
+    mse = choose(planted(found, truth, batch=1000)).mse
+    assert mse.weights.share == pytest.approx([1 / 3, 2 / 3], abs=0.05)
+    assert mse.held_out.value < 0.05 and mse.held_out.high < 1
 
 
 def test_measured_weights_and_rules_are_judged_on_the_half_that_did_not_choose_them():
     gradients, truth = world(4, N=60)
-    pair = choose(planted(gradients, truth)).pair
-    assert pair.cells == (("data", 0), ("model", 6)) and pair.against.n == 30
-    data, model = (gradients[cell] for cell in pair.cells)
+    gradients = {cell: gradients[cell] for cell in (("data", 0), ("model", 6))}
+    chosen = choose(planted(gradients, truth))
+    assert chosen.mse.mixed == (("data", 0), ("model", 6)) and chosen.against.n == 30
+    data, model = gradients.values()
 
     def error(weights, half):
         mixed = weights[0] * data + weights[1] * model
@@ -279,13 +283,17 @@ def test_measured_weights_and_rules_are_judged_on_the_half_that_did_not_choose_t
 
     rules = {k: MpgWeights()(k, [0, 6]) for k in (0, 4500, 9000)}
     best = min(rules, key=lambda k: error(rules[k], slice(1, None, 2)))
-    assert pair.rule == f"MPG rule, iteration {best} of 9000"
+    assert chosen.rule == f"MPG rule, iteration {best} of 9000"
     # Of least error on the first half, within what a ridge of a tenth moves it.
     grid = np.linspace(0, 1, 201)
     fitted = min(grid, key=lambda w: error([1 - w, w], slice(0, None, 2)))
-    own = pair.against.value * error(rules[best], slice(1, None, 2))
+    own = chosen.against.value * error(rules[best], slice(1, None, 2))
     assert own == pytest.approx(error([1 - fitted, fitted], slice(1, None, 2)), rel=0.05)
-    assert pair.against.low < pair.against.value < pair.against.high
+    assert chosen.against.low < chosen.against.value < chosen.against.high
+    # Beside the better one of the two, by the first half.
+    single = min(([1, 0], [0, 1]), key=lambda w: error(w, slice(0, None, 2)))
+    held_out = error([1 - fitted, fitted], slice(1, None, 2)) / error(single, slice(1, None, 2))
+    assert chosen.mse.held_out.value == pytest.approx(held_out, rel=0.05)
 
 
 def test_both_papers_have_one_rule_as_a_function_of_time_over_the_ramp():
@@ -311,15 +319,15 @@ def test_other_batches_are_judged_at_all_horizons_although_few_keep_inner_produc
 def test_degenerate_estimators_share_their_weight_or_say_so():
     gradients, truth = world(12, N=40)
     twins = {("data", 0): gradients["model", 2], ("model", 2): gradients["model", 2]}
-    assert choose(planted(twins, truth)).pair.mse.share == pytest.approx([0.5, 0.5])
+    assert choose(planted(twins, truth)).mse.weights.share == pytest.approx([0.5, 0.5])
     zero = {("data", 0): 0 * truth, ("model", 2): 0 * truth}
     chosen = choose(planted(zero, truth))
-    assert chosen.pair.direction.share.tolist() == [0, 0]
+    assert chosen.direction is None and chosen.mse.weights.share == pytest.approx([0.5, 0.5])
     assert chosen.mse.value == pytest.approx(1.0, rel=0.1)
     assert statements(chosen)
     few = {cell: G[:4] for cell, G in gradients.items()}
     chosen = choose(planted(few, truth[:4]))
-    assert chosen.pair is None
+    assert chosen.mse.weights is chosen.against is None
 
 
 TRAINED = """
@@ -523,28 +531,45 @@ def across(one, lengths=(1.0, 1.0)):
 @pytest.mark.slow
 def test_weights_by_gain_follow_the_lengths_of_gradients():
     _, profile = at(gradients=across, batch=10**6)
-    pair = choose(profile).pair
-    assert pair.cells == (DATA, MODEL)
+    gain = choose(profile).gain
+    assert gain.mixed == (DATA, MODEL)
     _, halved = at(gradients=lambda one: across(one, (30.0, 0.5)), batch=10**6)
-    other = choose(halved).pair.gain.share
-    ratio = pair.gain.share[1] / pair.gain.share[0]
+    other = choose(halved).gain.weights.share
+    ratio = gain.weights.share[1] / gain.weights.share[0]
     assert other[1] / other[0] == pytest.approx(60 * ratio, rel=1e-6)
 
 
 def test_the_mixture_gains_more_than_either_where_errors_cancel():
     one, profile = at(gradients=across, batch=10**6)
-    pair = choose(profile).pair
-    assert pair.gain.share == pytest.approx([1 / 3, 2 / 3], abs=0.05)
+    gain = choose(profile).gain
+    assert gain.weights.share == pytest.approx([1 / 3, 2 / 3], abs=0.05)
     G = across(one)
-    mixed = pair.gain.share[0] * G[DATA] + pair.gain.share[1] * G[MODEL]
-    assert step(one, mixed) > 0.99 > max(step(one, each) for each in G.values())
+    mixed = gain.weights.share[0] * G[DATA] + gain.weights.share[1] * G[MODEL]
+    alone = max(step(one, each) for each in G.values())
+    assert step(one, mixed) > 0.99 > alone
+    assert gain.held_out.low <= step(one, mixed) - alone <= gain.held_out.high
+
+
+def test_gradients_of_all_actions_compete_in_the_mixture():
+    """What is best alone has the weight, whichever way it carries θ."""
+
+    def worlds(one):
+        G = long_and_short(one)
+        return {DATA: G[DATA], MODEL: G[DATA] - 0.3 * G[MODEL], ("model_all", 5): G[MODEL]}
+
+    one, profile = at(gradients=worlds)
+    gain = choose(profile).gain
+    assert gain.cell == ("model_all", 5) and set(gain.mixed) == {DATA, MODEL, gain.cell}
+    G = worlds(one)
+    mixed = sum(w * G[cell] for w, cell in zip(gain.weights.share, gain.mixed, strict=True))
+    assert step(one, mixed) > 0.95 > 0.6 > max(step(one, G[cell]) for cell in (DATA, MODEL))
 
 
 def test_the_criterion_of_a_matched_truth_is_its_error():
     profile = planted(*world(1, N=60))
     chosen = choose(profile)
     assert chosen.by == "mse" and chosen.best is chosen.mse and chosen.gain is None
-    assert chosen.raises == chosen.lowers == () and chosen.pair.gain is None
+    assert chosen.raises == chosen.lowers == ()
     with pytest.raises(InputError, match=r"by is 'gain', but the truth is .* choose by 'mse'"):
         choose(profile, by="gain")
     with pytest.raises(InputError, match="by is 'best', expected one of"):

@@ -568,7 +568,7 @@ def decisions(profile, called):
         "chosen": back([choice.best.cell]) + back(choice.best.kept),
         "competitors": [ours[name] for name in choice.estimators],
         "excluded": [ours[name] for name in choice.excluded],
-        "weights": [choice.pair.gain.share, back(choice.pair.cells)],
+        "weights": [choice.gain.weights.share, back(choice.gain.mixed)],
     }
 
 

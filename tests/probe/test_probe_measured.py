@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
+from gradlab.choice.best import candidates
+from gradlab.choice.weights import pair_cells
 from gradlab.data.trajectories import child
 from gradlab.probe.arguments import Past, Question
 from gradlab.probe.measured import measured
 from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.statistics.mixing import mixture_weights
 from gradlab.tasks import Task
 from tests.probe.small_loops import EYE, linear_task
 
@@ -69,10 +72,12 @@ def test_a_measurement_has_the_numbers_of_measure():
             want = profile.columns["value"][profile.estimators.index(name), q]
             np.testing.assert_allclose(row[quantity][e], want, rtol=1e-12)
     chosen = gradlab.choose(profile)
-    assert chosen.mse is not None and chosen.pair is not None
+    assert chosen.mse is not None
     cell = ESTIMATORS[row["chosen_estimator"]], row["chosen_horizon"]
     assert cell == chosen.mse.cell
-    assert row["weight_zero"] == pytest.approx(float(chosen.pair.mse.share[0]), abs=1e-9)
+    among = candidates(profile, None)
+    weights = mixture_weights(among.kernels.grams(pair_cells(profile, among)), 128, "mse")
+    assert row["weight_zero"] == pytest.approx(float(weights.share[0]), abs=1e-9)
 
 
 class Offset(nn.Module):

@@ -25,10 +25,8 @@ from gradlab.statistics.grams import (
 )
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.mixing import (
-    direction_weights,
     gain_shares,
-    gain_weights,
-    mse_weights,
+    mixture_weights,
     optimal_scale,
     regularised,
     scaled_weights,
@@ -143,7 +141,8 @@ def test_the_oracle_s_weights_lie_in_their_intervals(times):
     rng, hits = np.random.default_rng(23), []
     for _ in range(25):
         law = Planted(rng, 3, 64, times=times)
-        found, best = mse_weights(explicit_grams(law.X), law.batch), simplex_weights(law.E)
+        best = simplex_weights(law.E)
+        found = mixture_weights(explicit_grams(law.X), law.batch, "mse")
         hits.append((found.low - 1e-9 <= best) & (best <= found.high + 1e-9))
     assert np.mean(hits) >= 0.9
 
@@ -153,14 +152,14 @@ def test_the_scale_of_a_direction_lies_in_its_interval():
     for _ in range(20):
         z = rng.normal(size=(n, 1, D)) * 6 * SCALE
         X = np.concatenate([1 + z, np.ones((n, 1, D))], axis=1)
-        found = direction_weights(explicit_grams(X), batch=n)
+        found = mixture_weights(explicit_grams(X), n, "direction")
         hits.append(found.scale_low <= D / (D + 36 * TRACE / n) <= found.scale_high)
     assert np.mean(hits) >= 0.8
 
 
 def both(X, batch=8):
     grams = explicit_grams(X)
-    return mse_weights(grams, batch), direction_weights(grams, batch)
+    return mixture_weights(grams, batch, "mse"), mixture_weights(grams, batch, "direction")
 
 
 def test_one_estimator_has_all_the_weight():
@@ -180,7 +179,8 @@ def test_all_but_identical_estimators_share_their_weight():
     """Their differences are real, and too small to pay for a choice between them."""
     rng, t = np.random.default_rng(22), np.ones((40, 1, D))
     common, aside = rng.normal(size=(40, 1, D)), 0.05 * rng.normal(size=(40, 4, D))
-    found = mse_weights(explicit_grams(np.concatenate([t + 1 + common + aside, t], axis=1)), 8)
+    X = np.concatenate([t + 1 + common + aside, t], axis=1)
+    found = mixture_weights(explicit_grams(X), 8, "mse")
     assert found.share == pytest.approx(np.full(4, 0.25), abs=0.05)
 
 
@@ -374,7 +374,7 @@ def test_direction_weights_point_a_batch_along_the_truth_where_mse_weights_shrin
     noise = np.stack([rng.normal(size=(n, D)) * 3, rng.normal(size=(n, D)) * 0.01], axis=1)
     X = np.stack([truth + noise[:, 0], other + noise[:, 1], np.tile(truth, (n, 1))], axis=1)
     grams = explicit_grams(X)
-    plain, direction = mse_weights(grams, batch=64), direction_weights(grams, batch=64)
+    plain, direction = mixture_weights(grams, 64, "mse"), mixture_weights(grams, 64, "direction")
     z = rng.normal(size=(4000, 2, D)) * np.array([3, 0.01])[:, None] / 8
     batches = np.stack([truth, other]) + z
 
@@ -438,7 +438,9 @@ def test_weights_of_gain_do_not_chase_noise():
     for _ in range(20):
         t = np.ones(10)
         X = t + rng.normal(size=(60, 3, 10))
-        found = gain_weights(explicit_grams(np.concatenate([X, np.ones((60, 1, 10))], axis=1)), 8)
+        found = mixture_weights(
+            explicit_grams(np.concatenate([X, np.ones((60, 1, 10))], axis=1)), 8, "gain"
+        )
         assert found.share == pytest.approx(np.full(3, 1 / 3), abs=0.15)
         hits += bool(((found.low <= 1 / 3) & (found.high >= 1 / 3)).all())
     assert hits >= 16

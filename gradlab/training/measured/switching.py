@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 from gradlab.statistics.grams import ErrorMatrix, Grams, error_matrix
 from gradlab.statistics.intervals import jackknife_se
-from gradlab.statistics.mixing import gain_shares, levelled, regularised, simplex_weights
+from gradlab.statistics.mixing import (
+    gain_shares,
+    levelled,
+    regularised,
+    simplex_weights,
+    unlevelled,
+)
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.selection import RankSet, smallest
 
@@ -127,17 +133,17 @@ def floored(weights: Array, measured: Errors, E: Array) -> Array:
 def _of_gain(measured: Errors) -> Array:
     """The mixture of largest gain, with a floor likewise: by halving s, of gradients of one
     length."""
-    level = levelled(measured.found)
-    F = regularised(level.found.value, level.found)
+    level, factor = levelled(measured.found)
+    F = regularised(level.value, level)
     shares = gain_shares(F)
-    allowed = jackknife_se(measured.gain(level.original(shares)).left_out)
+    allowed = jackknife_se(measured.gain(unlevelled(shares, factor)).left_out)
     before = _rate(F, np.append(shares, 1.0))
     for halving in range(_HALVINGS):
         share = ALPHA / 2**halving
         kept = (1 - share) * shares + share / len(shares)
         if before - _rate(F, np.append(kept, 1.0)) <= allowed:
-            return level.original(kept)
-    return level.original(shares)
+            return unlevelled(kept, factor)
+    return unlevelled(shares, factor)
 
 
 def _gain(measured: Errors, weights: Array, in_force: Array, by: By) -> tuple[float, float]:
