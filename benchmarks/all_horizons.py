@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.side_by_side import seconds
 from gradlab import tasks
-from gradlab.gradients import gram, rollout
-from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
+from gradlab.gradients import rollout
 from gradlab.gradients.policy_jacobian import Trace, joined_factors, policy_jacobian
 from gradlab.gradients.rollout import action_gradients, discounted_costates, tail_gradient
 from gradlab.gradients.setting import as_starts
@@ -64,8 +63,8 @@ def contestants(case: Case, device: str) -> dict[str, Callable[[], object]]:
         linear = rollout.linearize_path(path, model, K, path.dynamics_noise)
         g = action_gradients(linear, tail_gradient(path, critic, "Q"), gamma)
         jacobian = policy_jacobian(policy, s0, path.policy_noise[0])
-        norms = gram.squared_norms(jacobian, g)
-        return (norms, gram.mean_gradients(jacobian, g)) if means else (norms,)
+        norms = jacobian.squared_norms(g[:, None])
+        return (norms, jacobian.T @ g) if means else (norms,)
 
     def every(means: bool) -> tuple[Tensor, ...]:
         traces: list[Trace] = []
@@ -74,8 +73,8 @@ def contestants(case: Case, device: str) -> dict[str, Callable[[], object]]:
         horizons = tuple(range(H + 1))
         costates = discounted_costates(linear, tail_gradient(path, critic, "Q"), gamma, horizons)
         jacobian = joined_factors(policy, traces, path)
-        norms = path_squared_norms(jacobian, costates)
-        return (norms, path_mean_gradients(jacobian, costates, horizons)) if means else (norms,)
+        norms = jacobian.squared_norms(costates)
+        return (norms, jacobian.T @ costates.flatten(1, 2)) if means else (norms,)
 
     def unit() -> None:
         backpropagate(model, policy, policy, critic, s0, H, gamma)

@@ -67,7 +67,7 @@ def lqr_gradient(
     K, F, noise = _closed_loop(system, weight, action_covariance)
     P, S = costs_to_go(system, weight, discount, horizon), second_moment.double()
     M = system.R.double() @ K - discount * system.B.double().T @ P[:-1] @ F  # M_1 … M_T
-    if not WAYS[actions].every:
+    if not WAYS[actions].all_actions:
         return (2 * M[-1] @ S).flatten(-2)
     if horizon is None:
         visits = _lyapunov(discount**0.5 * F, S + discount / (1 - discount) * noise)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlab.statistics.grams import Grams, sign_agreement, soft_signs
+from gradlab.statistics.grams import Grams, sign_agreements
 from gradlab.statistics.moments import Estimate, Moments, PairSums
 from gradlab.statistics.tails import DIRECTIONS, heavier, tail_index
 
@@ -99,7 +99,7 @@ def moments(G, T=None, group=None) -> Moments:
         pairs(t, t),
         pairs(g - t, g - t),
         pairs(g, t),
-        signs=sign_agreement(soft_signs(g, size), soft_signs(t, size)),
+        signs=sign_agreements(g[None], t, size)[0],
         tails=heavier(tails_of(g, size), tails_of(g - t, size)),
     )
 

@@ -8,8 +8,6 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.gradients import gram
-from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Factor, PolicyJacobian, policy_jacobian
 from gradlab.gradients.setting import as_starts, by_group, group_sums, grouping
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -66,14 +64,12 @@ def test_gram_kernels_are_the_same():
     policy = Policy(3, 2, hidden=(16, 16)).double()
     states, g = torch.randn(N, 3).double(), torch.randn(4, N, 2).double()
     v = torch.randn(2, sum(p.numel() for p in policy.parameters())).double()
-    group = torch.arange(N) // 4
     found = []
-    for network, s, of, direction, label in both(policy, states, g, v, group):
+    for network, s, of, direction in both(policy, states, g, v):
         jacobian = policy_jacobian(network, s, s.new_zeros(N, 0))
-        total, within = gram.products(jacobian, of, label)
         found.append([
-            gram.squared_norms(jacobian, of), gram.mean_gradients(jacobian, of),
-            gram.along(jacobian, direction), total, within,
+            jacobian.squared_norms(of[:, None]), jacobian.T @ of, jacobian @ direction,
+            jacobian.gram(), jacobian.gradients(of[:1]),
         ])  # fmt: skip
     for here, there in zip(*found, strict=True):
         equal(there, here)
@@ -238,13 +234,10 @@ def test_kernels_keep_to_the_device_of_their_inputs(placed):
     jacobian = PolicyJacobian((factor,), 25, rows, da)
     costates, g = placed(6, steps, N, da), placed(6, rows, da)
     made = [
-        path_squared_norms(jacobian, costates),
-        path_mean_gradients(jacobian, costates, (2,) * 6),
-        gram.path_gradients(jacobian, costates[0]),
-        gram.squared_norms(jacobian, g),
-        gram.mean_gradients(jacobian, g),
-        gram.along(jacobian, placed(2, 25)),
-        gram.along_each(jacobian, placed(rows, 25)),
-        gram.along_own(jacobian, placed(N, 25)),
+        jacobian.squared_norms(costates),
+        jacobian.gradients(costates[0]),
+        jacobian.T @ g,
+        jacobian @ placed(2, 25),
+        jacobian.along_own(placed(N, 25)),
     ]
     assert {tensor.device.type for tensor in made} == {"meta"}

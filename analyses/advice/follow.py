@@ -28,12 +28,11 @@ from torch import Tensor, nn
 from analyses.advice.worlds import Cell
 from gradlab.data.trajectories import child, stream
 from gradlab.fitting import fit_critic
-from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.setting import Tail, as_starts
 from gradlab.gradients.start_laws import initial, visitation
-from gradlab.gradients.weighted_terms import carried
+from gradlab.gradients.trajectory import TermRequest
+from gradlab.gradients.weighted_terms import costate_terms
 from gradlab.networks.interface import act, double_copy, flat_parameters, noise_dim
 from gradlab.systems.system import System
 
@@ -88,8 +87,10 @@ def directions(
         begin = as_starts(at, task.simulator.state_dim)
     tail = Tail(max(horizons), double_copy("critic", critic), task.discount)
     estimator = Estimator(states, jacobians, "all" if every else "first", tail)
-    terms = carried(estimator, TermRequest(policy, begin, tuple(horizons), seed, world.termination))
-    means = path_mean_gradients(terms.jacobian, terms.costates, terms.ends)
+    terms = costate_terms(
+        estimator, TermRequest(policy, begin, tuple(horizons), seed, world.termination)
+    )
+    means = terms.sums() / terms.costates.shape[2]
     return {(name, h): g for h, g in zip(horizons, means, strict=True)}
 
 

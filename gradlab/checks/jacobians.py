@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from gradlab.data.trajectories import Path
 from gradlab.findings import Finding, within
-from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.rollout import Trajectory
 from gradlab.gradients.setting import Setting, Starts
+from gradlab.gradients.trajectory import TermRequest
 from gradlab.networks.interface import act
 from gradlab.statistics.moments import Moments
 from gradlab.systems.system import (
@@ -52,7 +52,7 @@ class CheckContext:
     """A measurement, what it was made from, and a few of its starts, on which checks run.
 
     Attributes:
-        setting: as it was measured (without entropy: see `softened`), with a few of its starts.
+        setting: as it was measured (without entropy: see `with_entropy`), with a few of its starts.
         estimators: as they were measured, likewise; begin: all of its starts.
         policy, critics: the user's own, before they were copied.
         truth: what biases are measured against.
@@ -76,9 +76,9 @@ class CheckContext:
         here = self.setting
         return TermRequest(here.policy, here.starts, (), here.seed, here.termination)
 
-    def along(self, estimator: Estimator) -> LinearizedPath:
+    def along(self, estimator: Estimator) -> Trajectory:
         """The estimator's path with Jacobians, at its own horizon."""
-        return self.asked.trajectory(estimator).linear
+        return self.asked.trajectory(estimator)
 
     def pathwise(self) -> dict[str, Estimator]:
         """The estimators that differentiate a system."""

@@ -21,11 +21,10 @@ from gradlab.checks.jacobians import CheckContext
 from gradlab.checks.premises import random_moves
 from gradlab.data.trajectories import stream
 from gradlab.findings import Decision, Finding
-from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.gram import path_gradients
 from gradlab.gradients.setting import Setting
-from gradlab.gradients.weighted_terms import carried
+from gradlab.gradients.trajectory import TermRequest
+from gradlab.gradients.weighted_terms import costate_terms
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.mlp import judge
 from gradlab.systems.system import System, machine_epsilon
@@ -106,8 +105,8 @@ def _moved(policy: nn.Module) -> Iterator[None]:
 def _documented(name: str, estimator: Estimator, context: CheckContext) -> Finding:
     n = min(_LONGEST, estimator.tail.horizon)
     short, here = replace(estimator, tail=replace(estimator.tail, horizon=n)), context.setting
-    terms = carried(short, TermRequest(here.policy, here.starts, (n,), here.seed))
-    G = path_gradients(terms.jacobian, terms.costates[0]).mean(dim=0)
+    terms = costate_terms(short, TermRequest(here.policy, here.starts, (n,), here.seed))
+    G = terms.jacobian.gradients(terms.costates[0]).mean(dim=0)
     directions = _directions(here.policy)
     typical = float(G.norm()) / len(G) ** 0.5
     along = directions @ G

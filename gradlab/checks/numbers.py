@@ -27,21 +27,19 @@ from gradlab.checks.premises import FACTOR
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError, in_short
 from gradlab.findings import Finding, within
-from gradlab.gradients import gram
-from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import (
-    LinearizedPath,
     TailGradient,
+    Trajectory,
     action_gradients,
     discounted_costates,
     sensitivities,
     tail_gradient,
 )
 from gradlab.gradients.setting import Starts
-from gradlab.gradients.weighted_terms import carried
+from gradlab.gradients.trajectory import TermRequest
+from gradlab.gradients.weighted_terms import costate_terms
 from gradlab.networks.interface import act, last_tanh
 from gradlab.networks.mlp import judge
 from gradlab.systems.system import Entropic
@@ -55,7 +53,7 @@ _LIMIT = 0.01  # relative error of the mean gradient
 def finite(context: CheckContext) -> list[Finding]:
     """Per-sample gradients of every estimator, and the growth of what they are made of."""
     results = _gradients(context)
-    paths: dict[int, tuple[str, LinearizedPath]] = {}
+    paths: dict[int, tuple[str, Trajectory]] = {}
     for name, estimator in context.pathwise().items():
         linear = context.along(estimator)
         paths.setdefault(id(linear), (name, linear))  # once, whichever actions carry θ along it
@@ -91,7 +89,7 @@ def _where(estimator: Estimator, context: CheckContext, group: int) -> str:
     row = int(np.flatnonzero(label == group)[0])
     if estimator.jacobians is None:
         return f"row {row}"
-    linear = context.asked.elsewhere(begin.block(slice(row, row + 1))).trajectory(estimator).linear
+    linear = context.asked.elsewhere(begin.block(slice(row, row + 1))).trajectory(estimator)
     for t in range(linear.path.horizon):
         bad = _bad_rows(linear.path.states[t + 1, 0, :, None])
         if bad:
@@ -106,14 +104,14 @@ def _bad_rows(values: Tensor) -> list[int]:
     return (~torch.isfinite(values).all(dim=1)).nonzero().flatten().tolist()
 
 
-def _idle(name: str, linear: LinearizedPath, context: CheckContext) -> list[Finding]:
+def _idle(name: str, linear: Trajectory, context: CheckContext) -> list[Finding]:
     """Actions that change no reward within the horizon, whatever the critic says of them."""
     idle = (~_reached(linear)).nonzero().flatten().tolist()
     h = linear.path.horizon
     return [Finding("action_idle", "fail", context.action(j), h, at=name) for j in idle]
 
 
-def _reached(linear: LinearizedPath) -> Tensor:
+def _reached(linear: Trajectory) -> Tensor:
     """Which first actions reach some reward, [da]; rewards after the first count along π."""
     reached = (linear.r_a[0] != 0).any(dim=0)
     for t, D in enumerate(sensitivities(linear)[:-1], 1):
@@ -122,7 +120,7 @@ def _reached(linear: LinearizedPath) -> Tensor:
     return reached
 
 
-def _growth(name: str, linear: LinearizedPath) -> list[Finding]:
+def _growth(name: str, linear: Trajectory) -> list[Finding]:
     """|∂s_t/∂a_0| over the steps: what is asked for first when gradients explode."""
     h = linear.path.horizon
     if h < 2:
@@ -198,8 +196,8 @@ def _apart(estimator: Estimator, double: TermRequest, single: TermRequest) -> tu
 
 def _mean(estimator: Estimator, asked: TermRequest) -> Tensor:
     with torch.random.fork_rng(devices=[]):
-        terms = carried(estimator, asked.over((estimator.tail.horizon,)))
-    return path_mean_gradients(terms.jacobian, terms.costates, terms.ends)[0]
+        terms = costate_terms(estimator, asked.over((estimator.tail.horizon,)))
+    return terms.sums()[0] / terms.costates.shape[2]
 
 
 _DOMINANT = 100.0  # times all other terms together at the longest horizon
@@ -241,8 +239,8 @@ def _terms(name: str, estimator: Estimator, context: CheckContext) -> Finding | 
 
 
 def _parts(
-    estimator: Estimator, linear: LinearizedPath, critic: TailGradient
-) -> dict[str, tuple[LinearizedPath, TailGradient]]:
+    estimator: Estimator, linear: Trajectory, critic: TailGradient
+) -> dict[str, tuple[Trajectory, TailGradient]]:
     """The path with all but one term's derivatives left out; their gradients add up."""
     no_tail = TailGradient(torch.zeros_like(critic.q_s), torch.zeros_like(critic.q_a))
     no_reward = replace(linear, r_s=torch.zeros_like(linear.r_s), r_a=torch.zeros_like(linear.r_a))
@@ -267,21 +265,22 @@ def _split(by_action: Tensor) -> tuple[Tensor, Tensor]:
 def _norms(
     estimator: Estimator,
     context: CheckContext,
-    linear: LinearizedPath,
+    linear: Trajectory,
     tail: TailGradient,
     horizons: tuple[int, ...],
 ) -> list[float]:
     here, path, discount = context.setting, linear.path, estimator.tail.discount
     weight = here.starts.weight[:, None]
-    if not estimator.way.every:
+    if not estimator.way.all_actions:
         g = action_gradients(linear, tail, discount)[list(horizons)] * weight
         jacobian = policy_jacobian(here.policy, here.starts.states, path.policy_noise[0])
-        return [float(x) for x in gram.mean_gradients(jacobian, g).norm(dim=1)]
+        return [float(x) for x in (jacobian.T @ g / g.shape[1]).norm(dim=1)]
     kind = estimator.tail.terminal_action
     costates = discounted_costates(linear, tail, discount, horizons, kind) * weight
     s, e = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
     jacobian = policy_jacobian(here.policy, s, e)
-    return [float(x) for x in path_mean_gradients(jacobian, costates, horizons).norm(dim=1)]
+    means = jacobian.T @ costates.flatten(1, 2) / costates.shape[2]
+    return [float(x) for x in means.norm(dim=1)]
 
 
 def _critics(context: CheckContext) -> Finding | None:

@@ -13,7 +13,7 @@ sentence of every page, and nothing is recommended or chosen but steps whose ret
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -68,16 +68,11 @@ def premises(context: CheckContext) -> list[Finding]:
     return results
 
 
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """Returns [N] under the policy and under the moved one, from `at`."""
-
-    at: Starts
-    returns: Tensor
-    moved: Tensor
+# States [N], and returns [N] from them under the policy and under the moved one.
+_Returns = tuple[Starts, Tensor, Tensor]
 
 
-def _measured(context: CheckContext) -> _Measured:
+def _measured(context: CheckContext) -> _Returns:
     task, begin, at = context.task, context.begin, context.at
     steps = min(effective_horizon(task.discount, _LEFT), AT_MOST)
     most = DEAR if by_differences(task.simulator) else MOST
@@ -88,7 +83,7 @@ def _measured(context: CheckContext) -> _Measured:
         child(here.seed, "premises"),
     )  # fmt: skip
     (returns,) = Rollouts(setting, [(some, [_step(here.policy)])]).until(steps)
-    return _Measured(some, returns[0], returns[1])
+    return some, returns[0], returns[1]
 
 
 def _some(laws: Sequence[Starts], most: int) -> Starts:
@@ -117,10 +112,10 @@ def random_moves(policy: nn.Module) -> list[Tensor]:
     return [_MOVE * (x.square().mean().sqrt() + 1e-3) * draw.to(x) for x, draw in draws]
 
 
-def _reward(measured: _Measured, context: CheckContext) -> Finding | None:
+def _reward(measured: _Returns, context: CheckContext) -> Finding | None:
     """Returns that are all the same, or that the policy, maybe fitted here, does not move."""
     truth, fitted = context.truth, getattr(context.setting.policy, "fitted", None) is True
-    R, moved, n = measured.returns, measured.moved, len(measured.returns)
+    (_, R, moved), n = measured, len(measured[1])
     finite = torch.isfinite(R) & torch.isfinite(moved)
     references = [reference for reference in (truth.first, truth.every) if reference is not None]
     zero = bool(references) and all(
@@ -155,9 +150,9 @@ def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return float((one - other).abs().max()) <= tolerance * size
 
 
-def _critics(context: CheckContext, measured: _Measured) -> Finding | None:
+def _critics(context: CheckContext, measured: _Returns) -> Finding | None:
     """Each critic's values against the returns that follow them; the first that is off."""
-    R, at = measured.returns, measured.at
+    at, R, _ = measured
     noise = at.policy_noise(context.setting.policy, child(context.setting.seed, "premises"), 0)
     with torch.no_grad():
         a = act(context.setting.policy, at.states, noise)

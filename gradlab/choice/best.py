@@ -224,12 +224,12 @@ def best(profile: Profile, cells: Iterable[Cell], criterion: Criterion) -> Best 
     number = numbers[winner]
     if criterion != "gain" or list(winner) != profile.config.get(_SELECTED):
         number = _as_chosen(number, quantity, estimates[place], chosen_level(estimates, kept))
-    apart = [
-        each
-        for each in separations(ranks, int(profile.config["starts"]))
-        if ranks.gap[each.member] > _SAME * abs(ranks.value[each.member])  # else of rounding
-    ]
-    worth = [e.more for e in apart if criterion == "mse" or ranks.gap[e.member] >= _ALIKE]
+    apart = {
+        k: further
+        for k, further in separations(ranks, int(profile.config["starts"])).items()
+        if ranks.gap[k] > _SAME * abs(ranks.value[k])  # else of rounding
+    }
+    worth = [apart[k] for k in apart if criterion == "mse" or ranks.gap[k] >= _ALIKE]
     more = worth[0] if worth else 0 if apart else None
     among = tuple(cell for cell, here in zip(cells, kept, strict=True) if here)
     return Best(criterion, winner, number, among, more)

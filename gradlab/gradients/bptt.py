@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.trajectories import Path
-from gradlab.gradients.estimator import Estimator, checked, softened
+from gradlab.gradients.estimator import Estimator, checked, with_entropy
 from gradlab.gradients.rollout import noise_mode
 from gradlab.gradients.setting import Starts
 from gradlab.networks.interface import act
@@ -33,7 +33,7 @@ def mean_gradient_again(
     estimator: Estimator, policy: nn.Module, begin: Starts, seed: int, termination: str
 ) -> Tensor:
     """`mean_gradient` of what has passed its checks before, such as a policy some updates later."""
-    plain, soft = softened(estimator, policy)
+    plain, soft = with_entropy(estimator, policy)
     if not _autograd_passes(plain):
         return estimator.mean_gradient(policy, begin, seed, termination)
     parameters = list(soft.parameters())
@@ -61,7 +61,7 @@ def objective(
     means nothing.
     """
     begin = checked(estimator, policy, starts, termination)
-    plain, soft = softened(estimator, policy)
+    plain, soft = with_entropy(estimator, policy)
     if _autograd_passes(plain):
         return _mean_return(plain, soft, begin, seed, termination)
     mean = estimator.mean_gradient(policy, begin, seed, termination)
@@ -112,7 +112,7 @@ def _returns(
             s_next = torch.where(alive[:, None], s_next, starts.states)
         total, s = total + tail.discount**t * reward, s_next
     if tail.critic is not None:
-        attached = estimator.way.every and tail.terminal_action == "attached"
+        attached = estimator.way.all_actions and tail.terminal_action == "attached"
         a = s[:, :0]  # a V critic's
         if tail.value == "Q":
             a = choose(tail.horizon, carries=tail.horizon == 0 or attached)

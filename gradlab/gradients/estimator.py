@@ -23,12 +23,10 @@ from torch import Tensor, nn
 from gradlab import validation
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
-from gradlab.gradients import gram
-from gradlab.gradients.courses import UNCUT, Cut, TermRequest
-from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.setting import Starts, Tail, as_starts
+from gradlab.gradients.trajectory import UNCUT, GradientStop, TermRequest
 from gradlab.gradients.ways import WAYS, Name, TruthName, Way
-from gradlab.gradients.weighted_terms import carried
+from gradlab.gradients.weighted_terms import costate_terms
 from gradlab.networks.interface import check_critic, check_policy, check_trainable, double_copy
 from gradlab.networks.mlp import CriticLike, as_critic, same_critic
 from gradlab.networks.policies import SoftCritic, WithLogProb, temperature
@@ -48,7 +46,7 @@ class Estimator:
         states: a system, or `systems.system.Recorded` for a path of recorded trajectories.
         jacobians: a system; None where horizon is 0 and for actions "score".
         entropy: temperature α of the soft return Σ γᵗ (r_t − α log π_t) (SAC, MAAC, DDPPO eq. 11).
-        cut: derivatives of the path that are taken as zero (`gradients.courses`).
+        cut: derivatives of the path that are taken as zero (`gradients.trajectory`).
         replay: whose visited states actions "replayed" begin at; None for all others.
     """
 
@@ -57,7 +55,7 @@ class Estimator:
     actions: Name
     tail: Tail
     entropy: float = 0.0
-    cut: Cut = UNCUT
+    cut: GradientStop = UNCUT
     replay: System | None = None
 
     def __post_init__(self) -> None:
@@ -88,7 +86,9 @@ class Estimator:
                     f"jacobians has {name} {getattr(self.jacobians, name)}, states has "
                     f"{getattr(self.states, name)}: both must use the task's one coordinate"
                 )
-        validation.instance("cut", self.cut, Cut, "a Cut(transition, decay, stop)")
+        validation.instance(
+            "cut", self.cut, GradientStop, "a GradientStop(transition, decay, stop)"
+        )
         if self.cut and self.jacobians is None:
             raise InputError(
                 f"cut is {self.cut}, but nothing is differentiated along the path: give jacobians "
@@ -124,7 +124,7 @@ class Estimator:
         validation.whole("seed", seed)
         estimator, policy, starts = _in_one_dtype(self, policy, starts)
         begin = checked(estimator, policy, starts, termination)
-        return (*softened(estimator, policy), begin)
+        return (*with_entropy(estimator, policy), begin)
 
     @differentiating
     def gradients(
@@ -137,8 +137,8 @@ class Estimator:
         """Per-sample ascent gradients, [N, P]; in float64, on copies, where dtypes differ."""
         plain, policy, begin = self._begun(policy, starts, seed, termination)
         asked = TermRequest(policy, begin, (self.tail.horizon,), seed, termination)
-        terms = carried(plain, asked)
-        return gram.path_gradients(terms.jacobian, terms.costates[0])
+        terms = costate_terms(plain, asked)
+        return terms.jacobian.gradients(terms.costates[0])
 
     @differentiating
     def mean_gradient(
@@ -154,9 +154,8 @@ class Estimator:
         n, total = len(begin.states), begin.states.new_zeros(1)
         for rows in begin.blocks(BLOCK):
             asked = TermRequest(policy, rows, (self.tail.horizon,), seed, termination)
-            terms = carried(plain, asked)
-            mean = path_mean_gradients(terms.jacobian, terms.costates, terms.ends)[0]
-            total = total + mean * (len(rows.states) / n)
+            terms = costate_terms(plain, asked)
+            total = total + terms.sums()[0] / n
         return total
 
 
@@ -211,11 +210,11 @@ def checked(
 def first_horizon(estimator: Estimator) -> int:
     """0, or 1 where horizon 0 would leave no θ to differentiate."""
     tail = estimator.tail
-    carries = not estimator.way.every or tail.terminal_action == "attached"
+    carries = not estimator.way.all_actions or tail.terminal_action == "attached"
     return 0 if tail.critic is not None and tail.value == "Q" and carries else 1
 
 
-def softened(
+def with_entropy(
     estimator: Estimator, policy: nn.Module, wrap: Callable[[System], System] | None = None
 ) -> tuple[Estimator, nn.Module]:
     """The same gradient without an entropy term: of ã = (a, log π), whose reward is r − α log π.

@@ -24,8 +24,11 @@ The sweep is da columns wide, so a whole profile costs about one rollout instead
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -34,7 +37,7 @@ from torch import Tensor, nn
 from gradlab.data import trajectories
 from gradlab.data.trajectories import Path, Trajectories, stream
 from gradlab.errors import InputError
-from gradlab.gradients.policy_jacobian import Trace, trace
+from gradlab.gradients.policy_jacobian import PolicyJacobian, Trace, trace
 from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.networks.interface import act, check_policy, noise_dim
 from gradlab.networks.mlp import judge
@@ -53,9 +56,12 @@ ROWS = 2048  # rows linearized at once
 
 
 @dataclass(frozen=True)
-class LinearizedPath:
+class Trajectory:
     """A path with A [H, N, ds, ds], B [H, N, ds, da], r_s [H, N, ds], r_a [H, N, da],
-    K [H + 1, N, da, ds] and the certificate's flags [H, N]."""
+    K [H + 1, N, da, ds] and the certificate's flags [H, N].
+
+    `jacobians` makes J = ∂π/∂θ at its states, samples (t, i), which is made once.
+    """
 
     path: Path
     A: Tensor
@@ -64,6 +70,38 @@ class LinearizedPath:
     r_a: Tensor
     K: Tensor
     flags: Tensor
+    jacobians: Callable[[], PolicyJacobian] | None = field(default=None, repr=False)
+
+    @cached_property
+    def jacobian(self) -> PolicyJacobian:
+        """∂π/∂θ at every step."""
+        assert self.jacobians is not None
+        return self.jacobians()
+
+    def cut(self, steps: int) -> Trajectory:
+        """The first steps."""
+        blocks = {name: getattr(self, name)[:steps] for name in _BLOCKS}
+        return Trajectory(self.path.cut(steps), **blocks, K=self.K[: steps + 1])
+
+    def rows(self, rows: slice) -> Trajectory:
+        """From some of the starts."""
+        blocks = {name: getattr(self, name)[:, rows] for name in (*_BLOCKS, "K")}
+        return Trajectory(self.path.rows(rows), **blocks)
+
+    def followed_by(self, rest: Trajectory) -> Trajectory:
+        """With the path that begins where this one ends: H steps have H + 1 states."""
+        ours, theirs = self.path, rest.path
+        once = dict.fromkeys(("weight", "group"), 0)
+        ends = once | dict.fromkeys(("states", "actions", "policy_noise", "alive"), 1)
+        path = {
+            name: x if name in once else torch.cat([x[: len(x) - ends.get(name, 0)], y])
+            for (name, x), y in zip(vars(ours).items(), vars(theirs).values(), strict=True)
+        }
+        blocks = {name: torch.cat([getattr(self, name), getattr(rest, name)]) for name in _BLOCKS}
+        return Trajectory(Path(**path), **blocks, K=torch.cat([self.K[:-1], rest.K]))
+
+
+_BLOCKS = ("A", "B", "r_s", "r_a", "flags")
 
 
 @dataclass(frozen=True)
@@ -127,19 +165,18 @@ def _roll(
     choose: Callable[[Tensor, Tensor], Tensor],
 ) -> Path:
     n, like = starts.states.shape[0], starts.states
-    last = first + horizon
-    policy_noise = [starts.policy_noise(policy, seed, t) for t in range(first, last + 1)]
-    noise = [starts.dynamics_noise(system, seed, t) for t in range(first, last)]
-    states, actions, rewards = [like], [], []
+    states, actions, rewards, policy_noise, noise = [like], [], [], [], []
     alive = [torch.ones(n, dtype=torch.bool, device=like.device)]
-    for t in range(horizon):
-        actions.append(choose(states[t], policy_noise[t]))
-        with torch.no_grad():
-            out = step_running(system, states[t], actions[t], noise[t])
+    steps = follow(system, policy, starts, seed, first, choose)
+    for action, e, xi, out in islice(steps, horizon):
+        actions.append(action)
+        policy_noise.append(e)
+        noise.append(xi)
         states.append(out.state)
         rewards.append(out.reward)
-        alive.append(alive[t] & out.alive)
-    actions.append(choose(states[horizon], policy_noise[horizon]))
+        alive.append(alive[-1] & out.alive)
+    policy_noise.append(starts.policy_noise(policy, seed, first + horizon))
+    actions.append(choose(states[-1], policy_noise[-1]))
     return Path(
         states=torch.stack(states),
         actions=torch.stack(actions),
@@ -150,6 +187,62 @@ def _roll(
         weight=starts.weight,
         group=starts.group,
     )
+
+
+def follow(
+    system: System,
+    policy: nn.Module,
+    starts: Starts,
+    seed: int,
+    first: int,
+    choose: Callable[[Tensor, Tensor], Tensor],
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Transition]]:
+    """Action, policy noise, dynamics noise and what follows of every step, without end.
+
+    Args:
+        first: number of the first step; choose: the action at states and policy noise.
+    """
+    state = starts.states
+    for t in count(first):
+        e, xi = starts.policy_noise(policy, seed, t), starts.dynamics_noise(system, seed, t)
+        action = choose(state, e)
+        with torch.no_grad():
+            out = step_running(system, state, action, xi)
+        yield action, e, xi, out
+        state = out.state
+
+
+@torch.no_grad()
+def states_at(
+    system: System, policy: nn.Module, starts: Starts, when: Tensor, seed: int, mask: bool
+) -> tuple[Tensor, Tensor]:
+    """States [n · k, ds] at the times `when` [n, k] of paths from n starts, and which are alive.
+
+    Paths are simulated only as long as they are needed, on noise drawn for all of them.
+
+    Args:
+        mask: stop at ends.
+    """
+    n, k = when.shape
+    state, alive = starts.states.clone(), torch.ones(n, dtype=torch.bool)
+    states, still = state[:, None].repeat(1, k, 1), torch.ones(n, k, dtype=torch.bool)
+    last = when.amax(dim=1)
+    for t in range(int(last.max())):
+        running = ((last > t) & (alive | (not mask))).nonzero()[:, 0]
+        e, xi = starts.policy_noise(policy, seed, t), starts.dynamics_noise(system, seed, t)
+        for block in row_blocks(len(running)):
+            rows = running[block]
+            out = step_running(system, state[rows], act(policy, state[rows], e[rows]), xi[rows])
+            state[rows], alive[rows] = out.state, alive[rows] & out.alive
+        which, sample = (when == t + 1).nonzero(as_tuple=True)
+        states[which, sample], still[which, sample] = state[which], alive[which]
+    return states.flatten(0, 1), still.flatten()
+
+
+def geometric_times(discount: float, shape: tuple[int, ...], seed: int) -> Tensor:
+    """T ~ Geometric(1 − γ), P(T ≥ t) = γᵗ."""
+    uniform = torch.rand(shape, generator=stream(seed, "time"), dtype=torch.float64)
+    return (torch.log1p(-uniform) / math.log(discount)).floor().long()
 
 
 _SMALL = 1e30  # |state| up to which a step that is not finite is lost by itself, not by overflow
@@ -166,10 +259,12 @@ def check_rollouts(setting: Setting, steps: int) -> None:
     """
     simulator, starts, state = setting.simulator, setting.starts, setting.starts.states
     counted, total = starts.weight != 0, torch.zeros_like(starts.weight)
-    for t in range(steps):
-        action = act(setting.policy, state, starts.policy_noise(setting.policy, setting.seed, t))
-        noise = starts.dynamics_noise(simulator, setting.seed, t)
-        after = step_running(simulator, state, action, noise)
+
+    def choose(state: Tensor, noise: Tensor) -> Tensor:
+        return act(setting.policy, state, noise)
+
+    followed = follow(simulator, setting.policy, starts, setting.seed, 0, choose)
+    for t, (action, _, _, after) in enumerate(islice(followed, steps)):
         within, there = t < setting.horizon, torch.isfinite(after.state).all(dim=1)
         ended = ~(there | after.alive) & (torch.isfinite(after.reward) | (not within))
         seen = counted & ~(ended & (not within or setting.termination == "mask"))
@@ -232,7 +327,7 @@ def linearize_path(
     K: Tensor,
     noise: Tensor | None,
     termination: str = "ignore",
-) -> LinearizedPath:
+) -> Trajectory:
     """Jacobians of `jacobians` at every step of the path, K = ∂π/∂s along it beside them.
 
     Under termination "mask" everything is 0 from the first terminal state on, whatever the system
@@ -252,7 +347,7 @@ def linearize_path(
         return torch.cat(parts).reshape(h, n, *shape) if parts else new(0, n, *shape)
 
     flags = [block.certificate.flags for block in blocks]
-    linear = LinearizedPath(
+    linear = Trajectory(
         path=path,
         A=gather([block.A for block in blocks], (ds, ds)),
         B=gather([block.B for block in blocks], (ds, da)),
@@ -264,7 +359,7 @@ def linearize_path(
     return _masked(linear) if termination == "mask" else linear
 
 
-def _masked(linear: LinearizedPath) -> LinearizedPath:
+def _masked(linear: Trajectory) -> Trajectory:
     alive = linear.path.alive
 
     def kept(x: Tensor) -> Tensor:
@@ -272,7 +367,7 @@ def _masked(linear: LinearizedPath) -> LinearizedPath:
         return torch.where(here, x, 0.0)
 
     A, B, r_s, r_a, K = map(kept, (linear.A, linear.B, linear.r_s, linear.r_a, linear.K))
-    return LinearizedPath(linear.path, A, B, r_s, r_a, K, linear.flags & alive[:-1])
+    return Trajectory(linear.path, A, B, r_s, r_a, K, linear.flags & alive[:-1])
 
 
 def tail_gradient(
@@ -384,7 +479,7 @@ def _policy_noise(policy: nn.Module, state: Tensor, action: Tensor) -> Tensor:
     return state.new_zeros(len(state), 0)
 
 
-def sensitivities(linear: LinearizedPath, before: Tensor | None = None) -> Tensor:
+def sensitivities(linear: Trajectory, before: Tensor | None = None) -> Tensor:
     """D_1 … D_H = ∂s_t/∂a_0, [H, N, ds, da].
 
     Args:
@@ -399,13 +494,13 @@ def sensitivities(linear: LinearizedPath, before: Tensor | None = None) -> Tenso
     return torch.stack(swept)
 
 
-def closed_loop_reward_gradient(linear: LinearizedPath) -> Tensor:
+def closed_loop_reward_gradient(linear: Trajectory) -> Tensor:
     """c_t = r_s + Kᵀ r_a for t = 0 … H − 1, [H, N, ds]."""
     h = linear.path.horizon
     return linear.r_s + torch.einsum("hnas,hna->hns", linear.K[:h], linear.r_a)
 
 
-def action_gradients(linear: LinearizedPath, tail: TailGradient, discount: float) -> Tensor:
+def action_gradients(linear: Trajectory, tail: TailGradient, discount: float) -> Tensor:
     """g_n for n = 0 … H, [H + 1, N, da], in reward units per action unit."""
     q, q_a = tail.q_s + torch.einsum("hnas,hna->hns", linear.K, tail.q_a), tail.q_a[:1]
     h = linear.path.horizon
@@ -421,7 +516,7 @@ def action_gradients(linear: LinearizedPath, tail: TailGradient, discount: float
 
 
 def discounted_costates(
-    linear: LinearizedPath,
+    linear: Trajectory,
     tail: TailGradient,
     discount: float,
     horizons: tuple[int, ...],

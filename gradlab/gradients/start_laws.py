@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import TERMINATIONS
-from gradlab.gradients.rollout import jacobian_noise, row_blocks
-from gradlab.gradients.setting import Setting, Starts, as_starts, policy_noise_at
-from gradlab.networks.interface import act, check_policy, double_copy
+from gradlab.gradients.rollout import geometric_times, jacobian_noise, row_blocks, states_at
+from gradlab.gradients.setting import Setting, Starts, as_starts
+from gradlab.networks.interface import check_policy, double_copy
 from gradlab.progress import Progress
 from gradlab.systems.system import BLOCKS, System, linearize_running, step_running, whole
 from gradlab.tasks import Task
@@ -89,15 +89,15 @@ def mixture(
     if termination not in TERMINATIONS:
         raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
     visiting = stream(seed, "visitation").initial_seed()
-    uniform = torch.rand(n, generator=stream(visiting, "time"), dtype=torch.float64)
-    when = (torch.log1p(-uniform) / math.log(task.discount)).floor().long()  # P(T ≥ t) = γᵗ
+    when = geometric_times(task.discount, (n,), visiting)
     chosen = torch.rand(n, generator=stream(visiting, "choice"), dtype=torch.float64) < beta
     when = torch.where(chosen, when, 0).reshape(-1, per_trajectory)
-    begin = task.starts(len(when), stream(seed, "starts")).double()
+    drawn = task.starts(len(when), stream(seed, "starts")).double()
+    begin = as_starts(drawn, task.simulator.state_dim)
     policy = double_copy("policy", policy)
-    check_policy(policy, begin, task.simulator.action_dim)
+    check_policy(policy, drawn, task.simulator.action_dim)
     mask = termination == "mask"
-    states, alive = _states_at(task.simulator, policy, begin, when, visiting, mask)
+    states, alive = states_at(task.simulator, policy, begin, when, visiting, mask)
     _check_finite(states)
     weight = alive.double() if mask else torch.ones(n, dtype=torch.float64)
     group = torch.arange(len(when)).repeat_interleave(per_trajectory)
@@ -128,9 +128,8 @@ def visits(setting: Setting, samples: int) -> Starts:
     when = torch.log1p(-quantile * (1 - discount**horizon)) / math.log(discount)
     when = when.floor().long().clamp_max(horizon - 1)
     mask = setting.termination == "mask"
-    states, alive = _states_at(
-        setting.simulator, setting.policy, starts.states, when, visiting, mask
-    )
+    fresh = as_starts(starts.states, setting.simulator.state_dim)
+    states, alive = states_at(setting.simulator, setting.policy, fresh, when, visiting, mask)
     _check_finite(states)
     weight = total * starts.weight.repeat_interleave(samples)
     weight = torch.where(alive, weight, 0.0) if mask else weight
@@ -171,33 +170,6 @@ def repeated(starts: Tensor | Path, samples: int) -> Path:
         x.repeat_interleave(samples, dim=0) for x in (once.states, once.weight, once.group)
     )
     return _as_path(Starts(states, weight, group))
-
-
-def _states_at(
-    simulator: System, policy: nn.Module, begin: Tensor, when: Tensor, seed: int, mask: bool
-) -> tuple[Tensor, Tensor]:
-    """States [m · k, ds] at the times `when` [m, k] of m trajectories, and which are alive.
-
-    Trajectories are simulated only as long as they are needed, on noise drawn for all of them.
-    """
-    m, k = when.shape
-    state, alive = begin.clone(), torch.ones(m, dtype=torch.bool)
-    states = state[:, None].repeat(1, k, 1)
-    found_alive = torch.ones(m, k, dtype=torch.bool)
-    last = when.amax(dim=1)
-    for t in range(int(last.max())):
-        running = ((last > t) & (alive | (not mask))).nonzero()[:, 0]
-        epsilon = policy_noise_at(policy, m, seed, t, begin)
-        xi = simulator.sample_noise(m, stream(seed, "dynamics", t), begin.dtype)
-        for block in row_blocks(len(running)):
-            rows = running[block]
-            with torch.no_grad():
-                action = act(policy, state[rows], epsilon[rows])
-                out = step_running(simulator, state[rows], action, xi[rows])
-            state[rows], alive[rows] = out.state, alive[rows] & out.alive
-        which, sample = (when == t + 1).nonzero(as_tuple=True)
-        states[which, sample], found_alive[which, sample] = state[which], alive[which]
-    return states.flatten(0, 1), found_alive.flatten()
 
 
 def _as_path(starts: Starts) -> Path:

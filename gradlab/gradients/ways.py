@@ -28,13 +28,13 @@ class Way:
     """One way of carrying θ.
 
     Attributes:
-        every: every action carries θ, else the first alone.
+        all_actions: every action carries θ, else the first alone.
         pathwise: the gradient is one of the dynamics alone.
         words: where θ is, in words.
         mixed: it is one of dynamics and densities; else of densities alone, where not pathwise.
     """
 
-    every: bool
+    all_actions: bool
     pathwise: bool
     words: str
     mixed: bool = False
@@ -47,19 +47,19 @@ class Way:
     @property
     def truth(self) -> TruthName:
         """The true gradient that is estimated: scores and pathwise gradients share one."""
-        return "all" if self.every else "first"
+        return "all" if self.all_actions else "first"
 
     def carries(self, t: int) -> bool:
         """Does the action of step t carry θ?"""
-        return self.every or t == 0
+        return self.all_actions or t == 0
 
 
 WAYS: Mapping[str, Way] = {
-    "first": Way(every=False, pathwise=True, words="in the first action only"),
-    "all": Way(every=True, pathwise=True, words="in every action"),
-    "replayed": Way(every=True, pathwise=True, words="in every action, from replayed states"),
-    "score": Way(every=True, pathwise=False, words="in every action"),
-    "ivw": Way(every=True, pathwise=False, words="in every action", mixed=True),
-    "ddcg": Way(every=True, pathwise=False, words="in every action", mixed=True),
-    "total": Way(every=True, pathwise=False, words="in every action", mixed=True),
+    "first": Way(all_actions=False, pathwise=True, words="in the first action only"),
+    "all": Way(all_actions=True, pathwise=True, words="in every action"),
+    "replayed": Way(all_actions=True, pathwise=True, words="in every action, from replayed states"),
+    "score": Way(all_actions=True, pathwise=False, words="in every action"),
+    "ivw": Way(all_actions=True, pathwise=False, words="in every action", mixed=True),
+    "ddcg": Way(all_actions=True, pathwise=False, words="in every action", mixed=True),
+    "total": Way(all_actions=True, pathwise=False, words="in every action", mixed=True),
 }

@@ -32,7 +32,6 @@ pair.
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -41,12 +40,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.trajectories import child, stream
-from gradlab.gradients import gram
-from gradlab.gradients.courses import (
+from gradlab.data.trajectories import child
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.rollout import (
+    action_gradients,
+    discounted_costates,
+    geometric_times,
+    jacobian_noise,
+    linearize_path,
+    recorded_with_jacobians,
+    rollout,
+    rollout_with_jacobians,
+    states_at,
+    tail_gradient,
+)
+from gradlab.gradients.setting import Starts, Tail, policy_noise_at
+from gradlab.gradients.trajectory import (
     Baseline,
-    Carried,
     Choices,
+    CostateTerms,
     Nodes,
     TermRequest,
     draws_along,
@@ -54,23 +66,11 @@ from gradlab.gradients.courses import (
     isolated,
     nodes,
     returns_to_go,
-    severed,
+    stop_gradients,
 )
-from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.rollout import (
-    action_gradients,
-    discounted_costates,
-    jacobian_noise,
-    linearize_path,
-    recorded_with_jacobians,
-    rollout,
-    rollout_with_jacobians,
-    tail_gradient,
-)
-from gradlab.gradients.setting import Starts, Tail, policy_noise_at
-from gradlab.networks.interface import act, noise_dim
+from gradlab.networks.interface import noise_dim
 from gradlab.networks.policies import check_stochastic
-from gradlab.systems.system import Recorded, System, step_running
+from gradlab.systems.system import Recorded, System
 
 PAIRS = 64
 _SLACK = 0.3  # c, the paper's for all its tasks
@@ -94,36 +94,39 @@ class _LogDensity(nn.Module):
         return log_prob[:, None]
 
 
-def carried(estimator: Choices, requested: TermRequest) -> Carried:
-    """λ and J of an estimator (without entropy: see `softened`) for some of its horizons."""
+def costate_terms(estimator: Choices, requested: TermRequest) -> CostateTerms:
+    """λ and J of an estimator (without entropy: see `with_entropy`) for some of its horizons."""
     return TERMS[estimator.actions](estimator, requested)
 
 
-def _first(estimator: Choices, requested: TermRequest) -> Carried:
+def _first(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """θ in the first action."""
-    starts, tail = requested.starts, estimator.tail
-    linear = requested.trajectory(estimator).linear
+    costates = first_costates(estimator, requested)
+    states, noise = requested.starts.states, requested.trajectory(estimator).path.policy_noise[0]
+    jacobian = policy_jacobian(requested.policy, states, noise)
+    return CostateTerms(costates[:, None], jacobian, (0,) * len(costates))
+
+
+def first_costates(estimator: Choices, requested: TermRequest) -> Tensor:
+    """g_n of some horizons, [K, N, da], importance weights included."""
+    tail, linear = estimator.tail, requested.trajectory(estimator)
     gradient = tail_gradient(linear.path, tail.critic, tail.value, requested.termination)
     g = action_gradients(linear, gradient, tail.discount)
-    jacobian = policy_jacobian(requested.policy, starts.states, linear.path.policy_noise[0])
-    horizons = list(requested.horizons)
-    return Carried(g[horizons, None] * starts.weight[:, None], jacobian, (0,) * len(horizons))
+    return g[list(requested.horizons)] * requested.starts.weight[:, None]
 
 
-def _every(estimator: Choices, requested: TermRequest) -> Carried:
+def _every(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """θ in every action."""
     tail, horizons = estimator.tail, requested.horizons
     along = requested.trajectory(estimator)
     gradient = tail_gradient(along.path, tail.critic, tail.value, requested.termination)
-    costates = discounted_costates(
-        along.linear, gradient, tail.discount, horizons, tail.terminal_action
-    )
+    costates = discounted_costates(along, gradient, tail.discount, horizons, tail.terminal_action)
     counted = along.path.alive if requested.termination == "mask" else None
-    terms = Carried(costates * requested.starts.weight[:, None], along.jacobian, horizons)
+    terms = CostateTerms(costates * requested.starts.weight[:, None], along.jacobian, horizons)
     return isolated(terms, counted)
 
 
-def _replayed(estimator: Choices, requested: TermRequest) -> Carried:
+def _replayed(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """θ in every action from visited states, as replay has them: ∇_θ E_ν[V_n] at fixed ν.
 
     Over 1 − γⁿ⁺¹ = (1 − γ) Σ_{t≤n} γᵗ it is the data gradient over 1 − γ for n = 0, and differs
@@ -136,26 +139,18 @@ def _replayed(estimator: Choices, requested: TermRequest) -> Carried:
     return replace(terms, costates=terms.costates / shares[:, None, None, None])
 
 
-@torch.no_grad()
 def _visited(simulator: System, tail: Tail, requested: TermRequest) -> Starts:
     """A state s_T for each start, T ~ Geometric(1 − γ), on noise of its own; with "mask" one past
     an end weighs 0."""
-    policy, starts, termination = requested.policy, requested.starts, requested.termination
+    starts, mask = requested.starts, requested.termination == "mask"
     seed, n = child(requested.seed, "replayed"), len(starts.states)
-    drawn = torch.rand(starts.of or n, generator=stream(seed, "time"), dtype=torch.float64)
-    uniform = drawn[starts.begin : starts.begin + n]
-    when = (torch.log1p(-uniform) / math.log(tail.discount)).floor().long()
-    state, alive = starts.states.clone(), torch.ones(n, dtype=torch.bool)
-    for t in range(int(when.max())):
-        e, xi = starts.policy_noise(policy, seed, t), starts.dynamics_noise(simulator, seed, t)
-        rows = ((when > t) & (alive | (termination == "ignore"))).nonzero()[:, 0]
-        out = step_running(simulator, state[rows], act(policy, state[rows], e[rows]), xi[rows])
-        state[rows], alive[rows] = out.state, out.alive
-    weight = starts.weight if termination == "ignore" else starts.weight * alive
-    return replace(starts, states=state, weight=weight, path=None)
+    when = geometric_times(tail.discount, (starts.of or n,), seed)[starts.begin : starts.begin + n]
+    states, alive = states_at(simulator, requested.policy, starts, when[:, None], seed, mask)
+    weight = starts.weight * alive if mask else starts.weight
+    return replace(starts, states=states, weight=weight, path=None)
 
 
-def _score(estimator: Choices, requested: TermRequest) -> Carried:
+def _score(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """θ in the density of every action."""
     policy, starts, horizons = requested.policy, requested.starts, requested.horizons
     seed, termination = requested.seed, requested.termination
@@ -171,7 +166,7 @@ def _score(estimator: Choices, requested: TermRequest) -> Carried:
     density = _LogDensity(policy, fixed.shape[2], drawn)
     jacobian = policy_jacobian(density, path.states.flatten(0, 1), fixed.flatten(0, 1))
     counted = path.alive if termination == "mask" else None
-    return isolated(Carried((returns * starts.weight)[..., None], jacobian, horizons), counted)
+    return isolated(CostateTerms((returns * starts.weight)[..., None], jacobian, horizons), counted)
 
 
 def smooth(here: Nodes, pilot: TermRequest) -> Tensor:
@@ -212,7 +207,7 @@ def _redrawn(
         path = replace(path, alive=path.alive & here.counted[t, :PAIRS])
     model = estimator.states if estimator.jacobians is None else estimator.jacobians
     noise = jacobian_noise(estimator.states, model, path)
-    linear = severed(linearize_path(path, model, K, noise, pilot.termination), estimator.cut)
+    linear = stop_gradients(linearize_path(path, model, K, noise, pilot.termination), estimator.cut)
     gradient = tail_gradient(path, tail.critic, tail.value, pilot.termination)
     costates = discounted_costates(linear, gradient, tail.discount, left, tail.terminal_action)
     slope = draws_along(policy, path)[0].in_noise(costates[:, 0])
@@ -280,26 +275,26 @@ def mixed(share: Tensor, first: Tensor, zeroth: Tensor) -> Tensor:
 _Shares = Callable[[int, list[int], Tensor, Tensor], Tensor]  # t, horizons, both orders → w
 
 
-def composite(estimator: Choices, requested: TermRequest) -> Carried:
+def composite(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """Orders mixed where they arrive, "ivw" and "ddcg"."""
     rule = _tested if estimator.actions == "ddcg" else _inverse_variance
     here, fit = nodes(estimator, requested), fitted(estimator, requested, rule)
     zeroth = here.draws.zeroth(here.advantage(fit.baseline))
-    return _carried(here, mixed(fit.shares, here.first, zeroth), requested)
+    return _weighted(here, mixed(fit.shares, here.first, zeroth), requested)
 
 
-def total(estimator: Choices, requested: TermRequest) -> Carried:
+def total(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """Orders mixed at every node on the way backwards."""
     here, fit = nodes(estimator, requested), fitted(estimator, requested, _propagated)
     signals = _swept(
         here, here.advantage(fit.baseline), lambda t, inside, first, zeroth: fit.shares[inside, t]
     )
-    return _carried(here, signals, requested)
+    return _weighted(here, signals, requested)
 
 
-def _carried(here: Nodes, signals: Tensor, requested: TermRequest) -> Carried:
+def _weighted(here: Nodes, signals: Tensor, requested: TermRequest) -> CostateTerms:
     weighted = signals * requested.starts.weight[:, None]
-    return isolated(Carried(weighted, here.jacobian, here.horizons), here.counted)
+    return isolated(CostateTerms(weighted, here.jacobian, here.horizons), here.counted)
 
 
 def _inverse_variance(here: Nodes, advantage: Tensor, pilot: TermRequest) -> Tensor:
@@ -320,7 +315,7 @@ def _propagated(here: Nodes, advantage: Tensor, pilot: TermRequest) -> Tensor:
 
     def share(t: int, inside: list[int], first: Tensor, zeroth: Tensor) -> Tensor:
         jacobian = here.jacobian.rows(slice(t * n, (t + 1) * n))
-        v1, v0 = (_trace(gram.squared_norms(jacobian, x), gram.mean_gradients(jacobian, x))
+        v1, v0 = (_trace(jacobian.squared_norms(x[:, None]), jacobian.T @ x / n)
                   for x in (weight * first, weight * zeroth))  # fmt: skip
         shares[inside, t] = share_of_first(v0, v1)[:, None, None]
         return shares[inside, t]
@@ -363,7 +358,7 @@ def _swept(here: Nodes, advantage: Tensor, shares: _Shares) -> Tensor:
 
 
 # λ and J of each way that θ is carried (`gradients.ways`).
-TERMS: Mapping[str, Callable[[Choices, TermRequest], Carried]] = {
+TERMS: Mapping[str, Callable[[Choices, TermRequest], CostateTerms]] = {
     "first": _first,
     "all": _every,
     "replayed": _replayed,

@@ -25,10 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.gradients import gram
-from gradlab.gradients.courses import Carried
 from gradlab.gradients.setting import Floats, Starts, group_sums, grouping
-from gradlab.measurement.grams import group_blocks
+from gradlab.gradients.trajectory import CostateTerms
+from gradlab.measurement.grams import SAMPLES, Rows, TermSource, group_blocks
 from gradlab.measurement.sketches import (
     Sketch,
     explicit_sketch,
@@ -36,15 +35,11 @@ from gradlab.measurement.sketches import (
     jacobian_sketch,
     sketch_for,
     tails_and_signs,
-    true_sketch,
 )
 from gradlab.statistics.moments import Moments, PairSums
 
 WIDE = 4096  # parameters beyond which explicit gradients cost more than kernels of their steps
-SAMPLES = 128  # starts whose gradients are held at once
 _CLOSE = 1e-5  # |G − T|²/|G|² below which too few digits would be left by steps
-
-Rows = Callable[[slice], Sequence[Carried]]  # starts → λ and J, and those with other critics
 
 
 @dataclass(frozen=True)
@@ -52,13 +47,14 @@ class _Block:
     """λ and J of a block of starts, the group of each within it, [n], and its groups' truths.
 
     Attributes:
-        repeats: visits of a start; 0 where a sample is a path.
+        terms: also with other critics.
+        visits: of a start; 0 where a sample is a path.
         truth: T_g, [g, P]; None without a truth.
     """
 
-    terms: Sequence[Carried]
+    terms: Sequence[CostateTerms]
     label: Tensor
-    repeats: int
+    visits: int
     truth: Tensor | None
 
     def in_order(self, x: Tensor) -> Tensor:
@@ -71,32 +67,26 @@ class _Block:
     def of_visits(self) -> Tensor:
         """Σ_visits |G|², [K, n]."""
         costates = self.terms[0].costates
-        norms = gram.squared_norms(self.terms[0].jacobian, costates.flatten(1, 2))
+        norms = self.terms[0].jacobian.squared_norms(costates.flatten(1, 2)[:, None])
         return norms.reshape(costates.shape[:3]).sum(dim=1)
 
 
-@dataclass(frozen=True)
-class _First:
-    """Σ X [C, K, P], squares and |X_g|² [K, g], and sketches [K, g, S]; C critics."""
-
-    total: Tensor
-    squares: Tensor
-    own: Tensor
-    sketch: list[np.ndarray]
+# Σ X [C, K, P] with C critics, squares and |X_g|² [K, g], and sketches [K, g, S].
+_First = tuple[Tensor, Tensor, Tensor, list[np.ndarray]]
 
 
 def _formed_first(block: _Block, sketch: Sketch) -> _First:
     K = len(block.terms[0].costates)
     totals, squares, own, sketches = [], [], [], []
-    visits = block.of_visits if block.repeats else None
+    visits = block.of_visits if block.visits else None
     for k in range(K):
-        every = [gram.path_gradients(*terms.until_end(k)) for terms in block.terms]
+        every = [terms.gradients(k) for terms in block.terms]
         totals.append(torch.stack([G.sum(dim=0) for G in every]))
         norms = (every[0] ** 2).sum(dim=1) if visits is None else visits[k]
         squares.append(group_sums(norms[:, None], block.label)[:, 0])
         own.append(group_sums(every[0], block.label).square().sum(dim=1))
         sketches.append(grouped(explicit_sketch(sketch, every[0]), block.label))
-    return _First(torch.stack(totals, dim=1), torch.stack(squares), torch.stack(own), sketches)
+    return torch.stack(totals, dim=1), torch.stack(squares), torch.stack(own), sketches
 
 
 def _formed_second(block: _Block, total: Tensor, T: Tensor | None) -> Tensor:
@@ -104,7 +94,7 @@ def _formed_second(block: _Block, total: Tensor, T: Tensor | None) -> Tensor:
     each gradient differs from their mean, summed, over C − 1; [., K, g]."""
     rows = []
     for k in range(total.shape[1]):
-        every = [gram.path_gradients(*terms.until_end(k)) for terms in block.terms]
+        every = [terms.gradients(k) for terms in block.terms]
         X, sums = group_sums(every[0], block.label), total[0, k]
         row = [X @ sums]
         if T is not None and block.truth is not None:
@@ -125,14 +115,14 @@ def _formed_second(block: _Block, total: Tensor, T: Tensor | None) -> Tensor:
 def _steps_first(block: _Block, sketch: Sketch) -> _First:
     (terms,) = block.terms
     J, costates = terms.jacobian, terms.costates
-    own = gram.path_squared_norms(J, costates).clamp_min(0.0)
-    squares = block.of_visits if block.repeats else own
+    own = J.squared_norms(costates).clamp_min(0.0)
+    squares = block.of_visits if block.visits else own
     along = jacobian_sketch(sketch, J)
     along = along.reshape(*costates.shape[1:3], *along.shape[1:])
     sketched = torch.einsum("ktna,tnas->kns", costates, along)
-    total = costates.shape[2] * gram.path_mean_gradients(J, costates, terms.ends)
+    total = terms.sums()
     sketches = [grouped(each, block.label) for each in sketched]
-    return _First(total[None], block.in_order(squares), block.in_order(own), sketches)
+    return total[None], block.in_order(squares), block.in_order(own), sketches
 
 
 def _steps_second(block: _Block, total: Tensor, T: Tensor | None) -> Tensor:
@@ -143,56 +133,47 @@ def _steps_second(block: _Block, total: Tensor, T: Tensor | None) -> Tensor:
     if T is None or block.truth is None:
         return block.in_order(left[None])
     steps = costates.shape[1:3]
-    everybody = gram.along(J, T[None])[0].reshape(*steps, -1)
-    along = torch.stack([gram.along_own(J, block.truth[block.label]), everybody])
+    everybody = (J @ T[None])[0].reshape(*steps, -1)
+    along = torch.stack([J.along_own(block.truth[block.label]), everybody])
     truths = torch.einsum("ktna,dtna->dkn", costates, along)
     return block.in_order(torch.stack([left, *truths]))
 
 
-def _along_each(terms: Carried, total: Tensor) -> Tensor:
+def _along_each(terms: CostateTerms, total: Tensor) -> Tensor:
     """X_i · Σ_j X_j of each cell, [K, n]."""
     if len(set(terms.ends)) == 1:
-        along = gram.along(terms.jacobian, total).reshape(terms.costates.shape)
+        along = (terms.jacobian @ total).reshape(terms.costates.shape)
         return (terms.costates * along).sum(dim=(1, 3))
     products = []
     for k, sums in enumerate(total):
         jacobian, costates = terms.until_end(k)
-        along = gram.along(jacobian, sums[None])[0].reshape(costates.shape)
+        along = (jacobian @ sums[None])[0].reshape(costates.shape)
         products.append((costates * along).sum(dim=(0, 2)))
     return torch.stack(products)
 
 
 def accumulated(
-    rows: Rows,
-    policy: nn.Module,
-    begin: Starts,
-    T: Tensor | None,
-    repeats: int = 0,
-    formed: bool = False,
+    source: TermSource, policy: nn.Module, begin: Starts, truth: Rows | None
 ) -> tuple[list[Moments], Tensor]:
-    """Moments of K cells and the mean gradients [K, P].
+    """Moments of the K cells of a source and their mean gradients [K, P].
 
     Args:
-        rows: λ [K, steps or visits, n, width] and J of some of the starts, weights included.
-        T: true gradients of the starts, [N, P].
-        repeats: visits of each start; 0: samples are paths.
-        formed: take the first way in any case, as other critics need it.
+        truth: true gradients [n, P] of some of the starts, weights included.
     """
     label, size = grouping(begin)
-    truth = None if T is None else max(repeats, 1) * group_sums(T, label)
+    repeats = max(source.visits, 1)
     wide = sum(p.numel() for p in policy.parameters()) > WIDE
 
     def made(some: slice) -> _Block:
-        groups, here = torch.unique(label[some], return_inverse=True)
-        return _Block(rows(some), here, repeats, None if truth is None else truth[groups])
+        _, here = torch.unique(label[some], return_inverse=True)
+        T = None if truth is None else repeats * group_sums(truth(some), here)
+        return _Block(source.rows(some), here, source.visits, T)
 
-    blocks = list(group_blocks(begin.group, SAMPLES))
-    size = size * max(repeats, 1)
-    found = None
-    if wide and not formed and len(size) == len(label):
-        found = _passes(made, blocks, size, policy, truth, False)
+    blocks, found = list(group_blocks(begin.group, SAMPLES)), None
+    if wide and not source.several and len(size) == len(label):
+        found = _passes(made, blocks, size * repeats, policy, False)
     if found is None:
-        found = _passes(made, blocks, size, policy, truth, True)
+        found = _passes(made, blocks, size * repeats, policy, True)
     assert found is not None  # what is formed has all its digits
     return found
 
@@ -202,29 +183,34 @@ def _passes(
     blocks: Sequence[slice],
     size: Floats,
     policy: nn.Module,
-    truth: Tensor | None,
     formed: bool,
 ) -> tuple[list[Moments], Tensor] | None:
     """Both passes over all blocks, one of the two ways; None where too few digits are left."""
     sketch = sketch_for(policy)
     first, second = (_formed_first, _formed_second) if formed else (_steps_first, _steps_second)
-    firsts = [first(made(rows), sketch) for rows in blocks]
-    total = torch.stack([each.total for each in firsts]).sum(dim=0)
-    squares = torch.cat([each.squares for each in firsts], dim=1).numpy()
-    sketches = [
-        np.concatenate(of_cell) for of_cell in zip(*(f.sketch for f in firsts), strict=True)
-    ]
-    T = None if truth is None else truth.sum(dim=0)
-    sums = torch.cat([second(made(rows), total, T) for rows in blocks], dim=2).numpy()
-    own = torch.cat([each.own for each in firsts], dim=1).numpy()
+    firsts, truths = [], []
+    for block in map(made, blocks):
+        firsts.append(first(block, sketch))
+        if (T := block.truth) is not None:
+            truths.append((T.sum(dim=0), T.square().sum(dim=1), explicit_sketch(sketch, T)))
+    totals, squared, owns, sketched = zip(*firsts, strict=True)
+    total = torch.stack(totals).sum(dim=0)
+    squares, own = (torch.cat(parts, dim=1).numpy() for parts in (squared, owns))
+    sketches = [np.concatenate(of_cell) for of_cell in zip(*sketched, strict=True)]
+    T = torch.stack([each[0] for each in truths]).sum(dim=0) if truths else None
+    products, sides = [], []
+    for block in map(made, blocks):
+        products.append(second(block, total, T))
+        if block.truth is not None and T is not None:
+            sides.append(torch.stack([block.truth @ T, *(block.truth @ total[0].T).T]))
+    sums = torch.cat(products, dim=2).numpy()
     gradient = [PairSums(of_cell, left, left) for of_cell, left in zip(own, sums[0], strict=True)]
     moments = [Moments(size, *each) for each in zip(squares, gradient, strict=True)]
     true, rest = None, sums[1:]
-    if truth is not None and T is not None:
-        side = (truth @ T).numpy()
-        reference = PairSums(truth.square().sum(dim=1).numpy(), side, side)
-        true = true_sketch(explicit_sketch(sketch, truth).numpy(), size)
-        along = (total[0] @ truth.T).numpy()
+    if T is not None:
+        side, *along = torch.cat(sides, dim=1).numpy()
+        reference = PairSums(torch.cat([each[1] for each in truths]).numpy(), side, side)
+        true = torch.cat([each[2] for each in truths]).numpy()
         cross = [PairSums(*each) for each in zip(*rest[:2], along, strict=True)]
         if formed:
             errors = [PairSums(own, left, left) for own, left in zip(*rest[2:4], strict=True)]
@@ -241,11 +227,8 @@ def _passes(
     if len(rest):
         critics = [PairSums(own, left, left) for own, left in zip(*rest, strict=True)]
         moments = [replace(m, critics=each) for m, each in zip(moments, critics, strict=True)]
-    marked = [
-        replace(each, tails=tails, signs=signs)
-        for each, of_cell in zip(moments, sketches, strict=True)
-        for tails, signs in [tails_and_signs(of_cell, size, true)]
-    ]
+    marks = tails_and_signs(sketches, size, true)
+    marked = [replace(m, tails=t, signs=s) for m, (t, s) in zip(moments, marks, strict=True)]
     return marked, total[0] / size.sum()
 
 

@@ -1,7 +1,7 @@
 """Estimators of a measurement, and what networks and systems are tried for at once.
 
     score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.weighted_terms`)
-    cut_transition, decay_α, stop_k    of the simulator, all actions (`gradients.courses.Cut`)
+    cut_transition, decay_α, stop_k    of the simulator, all actions (`GradientStop`)
     replayed                   of the model: all actions, from visited states
 
 In a world model's latent the ways by density are of the model, and `score` and `ivw` stand among
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from gradlab import validation
 from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
-from gradlab.gradients.courses import Cut, check_head
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Starts, Tail
+from gradlab.gradients.trajectory import GradientStop, check_head
 from gradlab.gradients.ways import WAYS, Name, Way
 from gradlab.measurement.config import DENSITIES, cut_of
 from gradlab.networks.interface import (
@@ -37,7 +37,7 @@ from gradlab.networks.interface import (
 )
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.networks.policies import check_stochastic
-from gradlab.runs.identity import Identity, Jacobians, States, told_apart
+from gradlab.runs.identity import Identity, Jacobians, States, mark_ambiguous
 from gradlab.systems.system import Entropic, Recorded, System
 from gradlab.tasks import Task
 from gradlab.tasks.world_models import Imagined
@@ -76,7 +76,11 @@ def check_networks(
 
 
 def check_estimator(name: str, estimator: Estimator, task: Task, begin: Starts, truth: str) -> None:
-    if truth == "objective" and not estimator.way.every and isinstance(estimator.states, Recorded):
+    if (
+        truth == "objective"
+        and not estimator.way.all_actions
+        and isinstance(estimator.states, Recorded)
+    ):
         raise InputError(
             f"{name} reads recorded states, which the objective's truth would have to leave: use "
             f"truth='matched', or actions='all'"
@@ -212,7 +216,7 @@ def estimators_at(
 
 def identify(chosen: Mapping[str, Estimator], simulator: System) -> dict[str, Identity]:
     """Who each estimator is, by its objects: any system that is not the simulator is a model."""
-    return told_apart([_identity(name, each, simulator) for name, each in chosen.items()])
+    return mark_ambiguous([_identity(name, each, simulator) for name, each in chosen.items()])
 
 
 def _identity(name: str, estimator: Estimator, simulator: System) -> Identity:
@@ -241,7 +245,7 @@ def _plain(system: System) -> System:
 def _beside(name: str, task: Task, tail: Tail, system: System) -> Estimator:
     simulator = task.simulator
     if cut := cut_of(name):
-        return Estimator(simulator, simulator, "all", tail, cut=Cut(**cut))
+        return Estimator(simulator, simulator, "all", tail, cut=GradientStop(**cut))
     if name == "replayed":
         own = simulator if task.prior is None else task.prior
         return Estimator(own, own, "replayed", tail, replay=simulator)

@@ -197,7 +197,10 @@ class SharedTruth:
         """
         begun, horizon = time.monotonic(), self.setting.horizon
         chosen = estimators_at(self.task, None, estimators, horizon)
-        measured = estimator_moments(chosen, self.setting, self.reference, progress)
+        kept = None if kernels else ()
+        measured = estimator_moments(
+            chosen, self.setting, self.reference, progress, batch=self.batch, kept=kept
+        )
         config = configuration(
             self.task, self.setting, self.setting.policy, None, self.batch, "matched", command,
         )  # fmt: skip

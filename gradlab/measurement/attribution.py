@@ -25,12 +25,11 @@ from torch import Tensor
 from gradlab import theory, validation
 from gradlab.errors import InputError
 from gradlab.findings import Finding
-from gradlab.gradients import gram
-from gradlab.gradients.courses import TermRequest
-from gradlab.gradients.estimator import Estimator, checked, first_horizon, softened
+from gradlab.gradients.estimator import Estimator, checked, first_horizon, with_entropy
 from gradlab.gradients.setting import Setting, by_group, grouping
 from gradlab.gradients.start_laws import visits
-from gradlab.gradients.weighted_terms import carried
+from gradlab.gradients.trajectory import TermRequest
+from gradlab.gradients.weighted_terms import costate_terms
 from gradlab.measurement.assembly import truth_values
 from gradlab.measurement.resolve import Resolved
 from gradlab.measurement.substitution import (
@@ -73,7 +72,7 @@ def added_variance(
         InputError: the estimator does not fit the policy or the starts.
     """
     begin = checked(estimator, setting.policy, setting.starts, setting.termination)
-    plain, policy = softened(estimator, setting.policy)
+    plain, policy = with_entropy(estimator, setting.policy)
     plain = replace(plain, tail=replace(plain.tail, horizon=max(horizons)))
     step = max(1, NUMBERS // sum(p.numel() for p in policy.parameters()))
     blocks = [
@@ -95,12 +94,14 @@ def _products(estimator: Estimator, setting: Setting, horizons: tuple[int, ...])
     """What each of `DRAWS` adds to ½|g − g′|² of every sample, [horizons, DRAWS, N]."""
     asked = TermRequest(setting.policy, setting.starts, horizons, setting.seed, setting.termination)
     several = [
-        carried(estimator, asked.elsewhere(replace(setting.starts, redrawn=frozenset(DRAWS[k:]))))
+        costate_terms(
+            estimator, asked.elsewhere(replace(setting.starts, redrawn=frozenset(DRAWS[k:])))
+        )
         for k in range(len(DRAWS) + 1)  # all … none
     ]
     added = []
     for k in range(len(horizons)):
-        every = [gram.path_gradients(terms.jacobian, terms.costates[k]) for terms in several]
+        every = [terms.jacobian.gradients(terms.costates[k]) for terms in several]
         left = [0.5 * (every[-1] - gradient).square().sum(dim=1) for gradient in every]
         added.append([more - less for more, less in pairwise(left)])
     return torch.stack([torch.stack(shares) for shares in added])
@@ -268,7 +269,7 @@ def _no_substitution(profile: Profile, estimator: Estimator, asked: Resolved) ->
     truth, simulator = profile.truth, asked.setting.simulator
     if not truth["admissible"]:
         return "there is no truth to put in the place of its parts"
-    if estimator.way.every:
+    if estimator.way.all_actions:
         return f"it has actions {estimator.actions!r}: parts are substituted in first actions only"
     if estimator.cut:
         return f"its path is cut ({estimator.cut}), which no part of the truth would restore"
@@ -309,7 +310,7 @@ def _stacked(games: Sequence[tuple[Cell, Game]], groups: int) -> Coalitions:
     shape = len(games), 2 ** len(CAUSES)
     value = np.array([game.value for _, game in games], dtype=np.float64).reshape(shape)
     left_out = np.array([game.left_out for _, game in games]).reshape(*shape, groups)
-    means = [(game.mean.square, game.mean.variance_along) for _, game in games if game.mean]
+    means = [game.mean for _, game in games if game.mean]
     mean = np.array(means, dtype=np.float64).reshape(-1, 2)
     return Coalitions(CAUSES, tuple(cell for cell, _ in games), value, left_out, mean)
 

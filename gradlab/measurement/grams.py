@@ -1,8 +1,7 @@
 """Inner products between estimators, kept for later choices.
 
-Gradients of the first action at the same starts share one J, and keep Θ times their action
-gradients. All others are explicit, on some of their horizons, and keep their inner products: a
-first pass sums them over folds, a second one multiplies, some samples at a time.
+They are kept on some horizons: a first pass sums gradients over folds, a second one multiplies,
+some samples at a time.
 
 Under one truth for all, gradients at visited states are summed over the visits of their start,
 and what belongs to the start itself counts as often as it has visits.
@@ -10,8 +9,8 @@ and what belongs to the start itself counts as often as it has visits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -19,22 +18,50 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.gradients import gram
-from gradlab.gradients.courses import Carried, TermRequest
+from gradlab.gradients import weighted_terms
 from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.policy_jacobian import parameter_blocks
+from gradlab.gradients.rollout import Trajectory
 from gradlab.gradients.setting import Setting, Starts, group_sums, grouping
-from gradlab.gradients.weighted_terms import carried
-from gradlab.statistics.grams import ActionProducts, Cell, GroupProducts, Kernels
+from gradlab.gradients.trajectory import CostateTerms, TermRequest
+from gradlab.statistics.grams import Cell, Kernels
 from gradlab.statistics.moments import Moments, estimates
 from gradlab.systems.system import System
-from gradlab.truth.oracles import of_starts
+
+Rows = Callable[[slice], Tensor]  # starts → gradients [n, P], weights included
+
+
+@dataclass(frozen=True)
+class TermSource:
+    """Where gradients of some cells come from.
+
+    Attributes:
+        cells: [K] of them.
+        rows: λ [K, T, n, width] and J of some of the starts, weights included, and those with other
+            critics; the sum over T is a gradient.
+        visits: how many of each start, where the T are samples of their own; 0: steps of a path.
+        several: are there other critics?
+    """
+
+    cells: tuple[Cell, ...]
+    rows: Callable[[slice], Sequence[CostateTerms]]
+    visits: int = 0
+    several: bool = False
+
+    def some(self, kept: Collection[Cell]) -> TermSource:
+        """Some of the cells."""
+        chosen = [k for k, cell in enumerate(self.cells) if cell in kept]
+        cells = tuple(self.cells[k] for k in chosen)
+        return replace(
+            self, cells=cells, rows=lambda rows: [each.some(chosen) for each in self.rows(rows)[:1]]
+        )
+
 
 HELD = 3e7  # bytes kept of all estimators together
 
 
 @dataclass(frozen=True)
-class Held:
+class TermCache:
     """λ and J of some estimators, block by block of their starts.
 
     Attributes:
@@ -44,38 +71,36 @@ class Held:
 
     setting: Setting
     estimators: int
-    known: tuple[System, LinearizedPath] | None = None
+    known: tuple[System, Trajectory] | None = None
     asked: dict[tuple[int, int], TermRequest] = field(default_factory=dict, repr=False)
-    found: dict[tuple[int, int, int], Carried] = field(default_factory=dict, repr=False)
+    found: dict[tuple[int, int, int], CostateTerms] = field(default_factory=dict, repr=False)
 
-    def rows(self, estimator: Estimator, rows: slice, horizons: tuple[int, ...]) -> Carried:
-        """Of some of the starts, for some of the estimator's horizons."""
-        place = rows.start, rows.stop
-        every = tuple(range(first_horizon(estimator), estimator.tail.horizon + 1))
+    def rows(self, estimator: Estimator, rows: slice) -> CostateTerms:
+        """Of some of the starts, for all of the estimator's horizons."""
+        place, every = (rows.start, rows.stop), tuple(horizons_of(estimator))
         key = id(estimator), *place
         if key not in self.found:
             if place not in self.asked:
                 self.asked[place] = self._asked(rows)
-            made = carried(estimator, self.asked[place].over(every))
+            made = weighted_terms.costate_terms(estimator, self.asked[place].over(every))
             share = len(self.setting.starts.states) / max(rows.stop - rows.start, 1)
             if made.bytes * share * self.estimators > HELD:
                 self.asked.clear()
-                return _chosen(made, every, horizons)
+                return made
             self.found[key] = made
-        return _chosen(self.found[key], every, horizons)
+        return self.found[key]
 
     def _asked(self, rows: slice) -> TermRequest:
         here = self.setting
         asked = TermRequest(here.policy, here.starts.block(rows), (), here.seed, here.termination)
         if self.known is not None:
-            asked.know(self.known[0], of_starts(self.known[1], rows))
+            asked.know(self.known[0], self.known[1].rows(rows))
         return asked
 
 
-def _chosen(made: Carried, every: tuple[int, ...], horizons: tuple[int, ...]) -> Carried:
-    if horizons == every:
-        return made
-    return made.some([every.index(n) for n in horizons])
+def horizons_of(estimator: Estimator) -> range:
+    """The horizons at which an estimator has a gradient."""
+    return range(first_horizon(estimator), estimator.tail.horizon + 1)
 
 
 def group_blocks(group: Tensor, size: int) -> Iterator[slice]:
@@ -108,51 +133,21 @@ def folds_of(begin: Starts) -> tuple[Tensor, NDArray[np.int64]]:
     return torch.from_numpy(fold)[label], fold
 
 
-def action_kernels(
-    cells: Sequence[Cell], x: Tensor, total: Tensor, within: Tensor, diagonal: Tensor, begin: Starts
-) -> Kernels:
-    """Kernels of first-action gradients and, where there is one row more, of their truth.
-
-    Args:
-        x: [M, N, da] action gradients, weights included.
-        total: [folds, M, N, da], within: [M, N, da], as from `gram.fold_products`.
-        diagonal: [N, da, da], as from `gram.diagonal`.
-    """
-    label, size = grouping(begin)
-    alone = len(size) == len(label)
-    parts = ActionProducts(
-        x=x.numpy(),
-        total=total.numpy(),
-        own=None if alone else within.numpy(),
-        diagonal=diagonal.numpy(),
-        group=label.numpy(),
-        fold=folds_of(begin)[1],
-    )
-    return Kernels("first", tuple(cells), len(x) > len(cells), parts)
-
-
-@dataclass(frozen=True)
-class GramSource:
-    """Where explicit gradients of some cells come from.
-
-    Attributes:
-        cells: [K] of them.
-        rows: λ [K, T, n, width] and J of some of the starts; the sum over T is their gradient.
-        visits: are the T samples of their own, rather than steps?
-    """
-
-    cells: tuple[Cell, ...]
-    rows: Callable[[slice], Carried]
-    visits: bool = False
-
-
-def kept_cells(cells: Mapping[Cell, Moments], longest: int, among: int, batch: int) -> list[Cell]:
+def kept_cells(
+    cells: Mapping[Cell, Moments],
+    longest: int,
+    among: int,
+    batch: int,
+    given: Collection[int] | None = None,
+) -> list[Cell]:
     """Cells whose inner products are kept: horizons spread over 0 … longest, both included, and
     each estimator's best by error at batch size N′, by gain and by one batch's direction.
 
     Args:
-        among: how many estimators share their truth.
+        among: how many estimators share their truth; given: horizons in the place of these.
     """
+    if given is not None:
+        return [cell for cell in cells if cell[1] in given]
     count = max(min(_HORIZONS, _CELLS // max(among, 1)), 2)
     kept = {round(n) for n in np.linspace(0, longest, count).tolist()}
     chosen = {cell for cell in cells if cell[1] in kept}
@@ -169,56 +164,53 @@ def kept_cells(cells: Mapping[Cell, Moments], longest: int, among: int, batch: i
 
 
 def explicit_kernels(
-    kind: str, sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int = 1
+    kind: str,
+    sources: Sequence[TermSource],
+    kept: Collection[Cell],
+    begin: Starts,
+    truth: Rows | None,
+    repeats: int = 1,
 ) -> Kernels:
-    """Kernels of explicit gradients.
+    """Inner products of some cells.
 
     Args:
-        truth: gradients of the same starts, [N, P]; repeats: visits of each start.
+        truth: of the same starts; repeats: visits of each start.
     """
+    sources = [some for source in sources if (some := source.some(kept)).cells]
     sums = _fold_sums(sources, begin, truth, repeats)
     own, within, total = _products(sources, begin, truth, repeats, sums)
     _, size = grouping(begin)
     alone = repeats == 1 and len(size) == len(begin.states)
     _, fold = folds_of(begin)
-    parts = GroupProducts(size * repeats, within if alone else own, within, total, fold)
     cells = tuple(cell for source in sources for cell in source.cells)
-    return Kernels(kind, cells, truth is not None, parts)
+    own = within if alone else own
+    return Kernels(kind, cells, truth is not None, size * repeats, own, within, total, fold)
 
 
 def _fold_sums(
-    sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int
+    sources: Sequence[TermSource], begin: Starts, truth: Rows | None, repeats: int
 ) -> Tensor:
     """Sums over folds, [folds, M, P]."""
     fold, _ = folds_of(begin)
     sums = []
     for source in sources:
         parts = [
-            torch.stack([_sums(terms, (fold[rows] == f).nonzero()[:, 0]) for f in range(FOLDS)])
+            torch.stack([_of_fold(terms, fold[rows] == f) for f in range(FOLDS)])
             for rows in group_blocks(begin.group, SAMPLES)
-            for terms in [source.rows(rows)]
+            for terms in source.rows(rows)[:1]
         ]
         sums.append(torch.stack(parts).sum(dim=0) * (1 if source.visits else repeats))
     if truth is not None:
-        own = [truth[fold == f].sum(dim=0) for f in range(FOLDS)]
-        sums.append(repeats * torch.stack(own)[:, None])
+        own = []
+        for rows in group_blocks(begin.group, SAMPLES):
+            T = truth(rows)
+            own.append(torch.stack([T[fold[rows] == f].sum(dim=0) for f in range(FOLDS)]))
+        sums.append(repeats * torch.stack(own).sum(dim=0)[:, None])
     return torch.cat(sums, dim=1)
 
 
-def _sums(terms: Carried, rows: Tensor) -> Tensor:
-    """Sums of the gradients of some of the starts, [K, P]."""
-    if not len(rows):
-        return terms.costates.new_zeros(len(terms.costates), terms.jacobian.size)
-    part, sums = some_starts(terms, rows), []
-    for k in range(len(part.costates)):
-        jacobian, costates = part.until_end(k)
-        mean = gram.mean_gradients(jacobian, costates.flatten(0, 1)[None])[0]
-        sums.append(jacobian.samples * mean)
-    return torch.stack(sums)
-
-
 def _products(
-    sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int, sums: Tensor
+    sources: Sequence[TermSource], begin: Starts, truth: Rows | None, repeats: int, sums: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """own, within [G, M, M] and total [folds, G, M, M], from sums [folds, M, P].
 
@@ -230,17 +222,15 @@ def _products(
     own, within = sums.new_zeros(2, len(size), M, M)
     total = sums.new_zeros(FOLDS, len(size), M, M)
     for rows in group_blocks(begin.group, SAMPLES):
-        carried = [source.rows(rows) for source in sources]
+        carried = [source.rows(rows)[0] for source in sources]
+        T = None if truth is None else truth(rows)
         groups, here = torch.unique(label[rows], return_inverse=True)
         n = rows.stop - rows.start
         alone = torch.equal(here, torch.arange(n))
         inner, squares = sums.new_zeros(n, M, M), sums.new_zeros(len(groups), M, M)
         along = sums.new_zeros(len(groups) * M, FOLDS * M)
-        for part in gram.parameter_blocks(
-            [terms.jacobian for terms in carried], BYTES / (8 * M * n)
-        ):
-            of_rows = None if truth is None else truth[rows]
-            U = _joined(sources, carried, of_rows, repeats, part)
+        for part in parameter_blocks([terms.jacobian for terms in carried], BYTES / (8 * M * n)):
+            U = _joined(sources, carried, T, repeats, part)
             pairs = U @ U.transpose(1, 2)
             inner += pairs
             X = group_sums(U.flatten(1), here).reshape(len(groups), *U.shape[1:])
@@ -255,8 +245,8 @@ def _products(
 
 
 def _joined(
-    sources: Sequence[GramSource],
-    carried: Sequence[Carried],
+    sources: Sequence[TermSource],
+    carried: Sequence[CostateTerms],
     truth: Tensor | None,
     repeats: int,
     part: slice,
@@ -264,14 +254,16 @@ def _joined(
     """Some parameters of the gradients of every cell, and of the truth's, [n, M, p]."""
     parts = []
     for source, terms in zip(sources, carried, strict=True):
-        each = [gram.path_gradients(*terms.until_end(k), part) for k in range(len(terms.costates))]
+        each = [terms.gradients(k, part) for k in range(len(terms.costates))]
         parts.append(torch.stack(each, dim=1) * (1 if source.visits else repeats))
     if truth is not None:
         parts.append(repeats * truth[:, None, part])
     return torch.cat(parts, dim=1)
 
 
-def _among_visits(inner: Tensor, sources: Sequence[GramSource], carried: Sequence[Carried]) -> None:
+def _among_visits(
+    inner: Tensor, sources: Sequence[TermSource], carried: Sequence[CostateTerms]
+) -> None:
     """Puts Σ_visits x_ik · Θ_ii x_il in the place of the products of sums over visits."""
     # All visiting sources share one J, and stand together.
     visiting = [k for k, source in enumerate(sources) if source.visits]
@@ -280,13 +272,11 @@ def _among_visits(inner: Tensor, sources: Sequence[GramSource], carried: Sequenc
     at = np.cumsum([0, *(len(source.cells) for source in sources)])
     place = slice(int(at[visiting[0]]), int(at[visiting[-1] + 1]))
     x = torch.cat([carried[k].costates for k in visiting])
-    theta = gram.diagonal(carried[visiting[0]].jacobian)
+    theta = carried[visiting[0]].jacobian.gram()
     theta = theta.reshape(*x.shape[1:3], *theta.shape[1:])
     inner[:, place, place] = torch.einsum("ktna,tnab,ltnb->nkl", x, theta, x)
 
 
-def some_starts(terms: Carried, rows: Tensor) -> Carried:
-    """Some of the starts; the Jacobian's samples are (t, i)."""
-    T, n = terms.costates.shape[1:3]
-    samples = torch.arange(T * n).reshape(T, n)[:, rows].flatten()
-    return Carried(terms.costates[:, :, rows], terms.jacobian.rows(samples), terms.ends)
+def _of_fold(terms: CostateTerms, inside: Tensor) -> Tensor:
+    """Sums of the gradients of some of the starts, [K, P]."""
+    return replace(terms, costates=terms.costates * inside[:, None]).sums()

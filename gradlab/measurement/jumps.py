@@ -32,7 +32,7 @@ from gradlab.progress import Progress, silent
 from gradlab.runs.jumps import HARMFUL, UPDATE, Jumps, kind_of
 from gradlab.runs.realised import PATHWISE, SCORE
 from gradlab.statistics.intervals import student
-from gradlab.truth.agreement import PRECISION, precision_of, unchecked
+from gradlab.truth.agreement import PRECISION, precision_of
 from gradlab.truth.common_random import own_size
 from gradlab.truth.returns import Rollouts, along, stepped
 from gradlab.truth.score_actions import PAIRS, score_gradients
@@ -152,7 +152,7 @@ def truth_at_length(
     if lost:
         why = Finding("truth_score_lost", "fail", "", lost, n=n)
         return replace(none, finding=why), jumps, beside
-    by_score = unchecked(G, precision_of(G, own.starts))
+    by_score = precision_of(G, own.starts).at(1)
     if not by_score.precise:
         error, more = by_score.relative_se, by_score.missing
         why = Finding(

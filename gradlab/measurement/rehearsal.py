@@ -207,13 +207,13 @@ def rehearsal(
         """Gradients whose states and batches are of one draw."""
         seed, there = child(setting.seed, f"{_STREAM} {name}"), None
         estimators = {cell: at_horizon(asked.chosen[cell[0]], cell[1]) for cell in of}
-        if not all(each.way.every for each in estimators.values()):
+        if not all(each.way.all_actions for each in estimators.values()):
             begin = _drawn(task, len(setting.starts.states), seed, "states")
             here = replace(setting, starts=begin, seed=seed)
             there = _visited(here, truth, measured.visits)
         return {
             cell: frozen_gradient(
-                each, task if each.way.every or there is None else there, batch, seed,
+                each, task if each.way.all_actions or there is None else there, batch, seed,
                 setting.termination,
             )
             for cell, each in estimators.items()

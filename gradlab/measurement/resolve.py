@@ -28,7 +28,7 @@ from gradlab.gradients.estimator import (
     OtherCritics,
     augmenting,
     listed,
-    softened,
+    with_entropy,
     with_other_critics,
 )
 from gradlab.gradients.setting import Setting, Starts, as_starts, distinct, group_count
@@ -56,43 +56,26 @@ MEMORY = 8e9  # bytes that any machine is taken to have
 _SHARE = 0.5  # of the machine's memory that a measurement may take, where that is more
 
 
-def check_size(task: Task, horizon: int, starts: int) -> None:
-    """Before starts are drawn: refuse what could not be held.
+def check_size(task: Task, horizon: int, starts: int, parameters: int = 0, visits: int = 1) -> None:
+    """Refuse what could not be held: of each start and visited state the Jacobians of three systems
+    along H steps, and where θ counts in every action the truth's explicit gradients of all
+    parameters and its own longer path.
 
     Raises:
-        InputError: names the sizes, and how many starts would fit.
+        InputError: names the sizes, what to lower, and how many starts would fit.
     """
-    _check(starts, _jacobians(task, horizon), horizon)
-
-
-def _check(starts: int, each: int, horizon: int) -> None:
-    """Refuse starts of so many bytes beyond `MEMORY` and half of the machine's."""
+    ds, da = task.simulator.state_dim, task.simulator.action_dim
+    each = 8 * 3 * visits * (horizon + 1) * (ds + da + 2) ** 2
+    if parameters:
+        each += 8 * (2 * parameters + effective_horizon(task.discount) * (ds + da) ** 2)
     needed, allowed = starts * each, max(MEMORY, _SHARE * machine.memory())
     if needed > allowed:
+        sizes = f"horizon {horizon}" + f", {parameters} parameters" * bool(parameters)
         raise InputError(
-            f"{starts} starts × {each / 1e6:.3g} MB of each at horizon {horizon} are "
-            f"{needed / 1e9:.3g} GB, more than {allowed / 1e9:.3g} GB: about "
-            f"{int(allowed / each)} starts fit; take these, or a shorter horizon"
+            f"{starts} starts × {each / 1e6:.3g} MB of each ({sizes}) are {needed / 1e9:.3g} GB, "
+            f"more than {allowed / 1e9:.3g} GB: about {int(allowed / each)} starts fit: take them, "
+            f"a shorter horizon or a smaller policy"
         )
-
-
-def _held(
-    task: Task, policy: nn.Module, chosen: Mapping[str, Estimator], horizon: int, objective: bool
-) -> int:
-    """Bytes of a start: Jacobians of three systems along H steps and, where θ counts in every
-    action, the truth's explicit gradients and its own longer path."""
-    ds, da = task.simulator.state_dim, task.simulator.action_dim
-    needed = (SAMPLES if objective else 1) * _jacobians(task, horizon)
-    if objective or any(estimator.way.every for estimator in chosen.values()):
-        P = sum(p.numel() for p in policy.parameters())
-        needed += 8 * (2 * P + effective_horizon(task.discount) * (ds + da) ** 2)
-    return needed
-
-
-def _jacobians(task: Task, horizon: int) -> int:
-    """Bytes of the Jacobians of three systems along H steps."""
-    ds, da = task.simulator.state_dim, task.simulator.action_dim
-    return 8 * 3 * (horizon + 1) * (ds + da + 2) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +189,9 @@ def resolve(
         check_estimator(name, estimator, task, begin, str(config.truth))
         check_density(estimator.way, original)
     check_steps(task, original, plain, begin)
-    _check(len(begin.states), _held(task, original, plain, H, objective), H)
+    every = objective or any(estimator.way.all_actions for estimator in plain.values())
+    size = sum(p.numel() for p in original.parameters()) if every else 0
+    check_size(task, H, len(begin.states), size, SAMPLES if objective else 1)
     alpha = _entropy(plain)
     augment = augmenting(alpha) if alpha else lambda system: system
     own = WithLogProb(original) if alpha else original
@@ -223,11 +208,11 @@ def resolve(
         critics=list(critics) or list(beside.values()),
         critic=first,
         chosen={
-            name: softened(estimator, original, augment)[0] for name, estimator in plain.items()
+            name: with_entropy(estimator, original, augment)[0] for name, estimator in plain.items()
         },
         identities=identify(plain, task.simulator),
         other_critics={
-            name: [softened(estimator, original, augment)[0] for estimator in several]
+            name: [with_entropy(estimator, original, augment)[0] for estimator in several]
             for name, several in others.items()
         },
         rows=config.starts

@@ -11,35 +11,25 @@ depend on nothing but their number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradlab.data.trajectories import stream
-from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.gradients.setting import (
     group_sums,
 )
-from gradlab.statistics.grams import SoftSigns, sign_agreement, soft_signs
+from gradlab.statistics.grams import sign_agreements
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.tails import DIRECTIONS, heavier, tail_index
 
 COORDINATES = 256
 
 
-@dataclass(frozen=True)
-class Sketch:
-    """Which directions [D, P] and which trained parameters, ascending [C]."""
-
-    directions: Tensor
-    columns: Tensor
-
-    @property
-    def width(self) -> int:
-        return len(self.directions) + len(self.columns)
+Sketch = tuple[Tensor, Tensor]  # directions [D, P], and trained parameters, ascending [C]
 
 
 def sketch_for(policy: nn.Module) -> Sketch:
@@ -51,18 +41,20 @@ def sketch_for(policy: nn.Module) -> Sketch:
     order = torch.randperm(len(trained), generator=generator)[:COORDINATES]
     size = sum(p.numel() for p in policy.parameters())
     directions = torch.randn(DIRECTIONS, size, generator=generator, dtype=torch.float64)
-    return Sketch(directions, trained[order].sort().values)
+    return directions, trained[order].sort().values
 
 
 def explicit_sketch(sketch: Sketch, G: Tensor) -> Tensor:
     """[N, D + C] of gradients [N, P]."""
-    return torch.cat([G @ sketch.directions.T, G[:, sketch.columns]], dim=1)
+    directions, columns = sketch
+    return torch.cat([G @ directions.T, G[:, columns]], dim=1)
 
 
 def jacobian_sketch(sketch: Sketch, jacobian: PolicyJacobian) -> Tensor:
     """J_i along the directions and at the parameters, [N, da, D + C]: times g_i it is a sketch."""
-    along = gram.along(jacobian, sketch.directions).permute(1, 2, 0)
-    return torch.cat([along, _columns(jacobian, sketch.columns)], dim=2)
+    directions, columns = sketch
+    along = (jacobian @ directions).permute(1, 2, 0)
+    return torch.cat([along, _columns(jacobian, columns)], dim=2)
 
 
 def _columns(jacobian: PolicyJacobian, columns: Tensor) -> Tensor:
@@ -89,38 +81,23 @@ def _inside(columns: Tensor, part: slice) -> Tensor:
     return torch.logical_and(columns >= part.start, columns < part.stop)
 
 
-@dataclass(frozen=True)
-class TrueSketch:
-    """The truth's sketch by group, [G, D + C], with the signs of its mean."""
-
-    sums: Array
-    signs: SoftSigns
-
-
-def true_sketch(sums: Array, size: Array) -> TrueSketch:
-    """Of sums over groups."""
-    return TrueSketch(sums, _signs(sums, size))
-
-
 def tails_and_signs(
-    sums: Array, size: Array, truth: TrueSketch | None
-) -> tuple[Estimate, Estimate | None]:
+    sums: Sequence[Array], size: Array, truth: Array | None
+) -> list[tuple[Estimate, Estimate | None]]:
     """Tail index, the larger of gradient's and error's, and agreement of signs with the truth.
 
     Args:
-        sums: [G, D + C], sums of the gradients' sketches over each group, weights included.
-        size: [G], samples of each group.
+        sums: [G, D + C] of each gradient, sums of sketches over each group, weights included.
+        size: [G], samples of each group; truth: [G, D + C], likewise.
     """
-    tails = tail_index(sums[:, :DIRECTIONS], size)
+    tails = [tail_index(each[:, :DIRECTIONS], size) for each in sums]
     if truth is None:
-        return tails, None
-    error = (sums - truth.sums)[:, :DIRECTIONS]
-    signs = sign_agreement(_signs(sums, size), truth.signs)
-    return heavier(tails, tail_index(error, size)), signs
-
-
-def _signs(sums: Array, size: Array) -> SoftSigns:
-    return soft_signs(sums[:, DIRECTIONS:], size)
+        return [(tail, None) for tail in tails]
+    errors = [tail_index((each - truth)[:, :DIRECTIONS], size) for each in sums]
+    agree = sign_agreements(
+        np.stack([each[:, DIRECTIONS:] for each in sums]), truth[:, DIRECTIONS:], size
+    )
+    return [(heavier(*pair), signs) for *pair, signs in zip(tails, errors, agree, strict=True)]
 
 
 def grouped(sketch: Tensor, label: Tensor) -> Array:

@@ -26,34 +26,32 @@ from torch import Tensor
 
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
-from gradlab.gradients import gram
-from gradlab.gradients.estimator import Estimator, augmenting, checked, first_horizon, softened
+from gradlab.gradients.estimator import Estimator, augmenting, checked, first_horizon, with_entropy
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
-    LinearizedPath,
     TailGradient,
+    Trajectory,
     action_gradients,
     jacobian_noise,
     linearize_path,
     rollout_with_jacobians,
     tail_gradient,
 )
-from gradlab.gradients.setting import Setting, Starts, grouping
-from gradlab.measurement.inner_products import pair_sums
+from gradlab.gradients.setting import Setting, Starts, by_group, group_sums, grouping
 from gradlab.statistics.moments import Estimate, PairSums
 from gradlab.statistics.shapley import Game, estimates, squared_norms, without
 from gradlab.systems.system import Recorded, System
 
 CAUSES = ("states", "A", "B", "reward", "critic_s", "critic_a")
 MOST_HORIZONS = 8  # each is an unrolling of the simulator
-_SETS = 16  # of action gradients multiplied at once where N is beyond the kernel
+_SETS = 16  # of action gradients multiplied at once
 
 
 @dataclass(frozen=True)
 class _Parts:
     """What a first-action gradient is a function of, along one path."""
 
-    linear: LinearizedPath
+    linear: Trajectory
     tail: TailGradient
 
 
@@ -95,7 +93,7 @@ class Substitutions:
     def gradients(self, causes: Collection[str]) -> Tensor:
         """Per-sample gradients in θ at each horizon, [K, N, P], weights included."""
         g = self.action_gradients(causes) * self.starts.weight[:, None]
-        return torch.stack([gram.path_gradients(self.jacobian, g_n[None]) for g_n in g])
+        return torch.stack([self.jacobian.gradients(g_n[None]) for g_n in g])
 
     @cached_property
     def errors(self) -> Tensor:
@@ -124,7 +122,7 @@ def substitutions(estimator: Estimator, setting: Setting, horizons: Sequence[int
     begin = checked(estimator, setting.policy, setting.starts, setting.termination)
     _check(estimator, horizons, setting.horizon)
     augment = augmenting(estimator.entropy) if estimator.entropy else None
-    estimator, policy = softened(estimator, setting.policy, augment)
+    estimator, policy = with_entropy(estimator, setting.policy, augment)
     simulator = setting.simulator if augment is None else augment(setting.simulator)
     setting = replace(setting, simulator=simulator, policy=policy, starts=begin)
     world = _World(estimator, setting)
@@ -152,7 +150,7 @@ def substitutions(estimator: Estimator, setting: Setting, horizons: Sequence[int
 
 
 def _check(estimator: Estimator, horizons: Sequence[int], steps: int) -> None:
-    if estimator.way.every or isinstance(estimator.states, Recorded):
+    if estimator.way.all_actions or isinstance(estimator.states, Recorded):
         raise InputError(
             f"estimator has actions {estimator.actions!r} and states "
             f"{type(estimator.states).__name__}: attribution needs actions 'first' and states "
@@ -176,7 +174,7 @@ class _World:
 
     def unrolled(
         self, starts: Starts, first: int, steps: int, alive: Tensor | None = None
-    ) -> LinearizedPath:
+    ) -> Trajectory:
         """The simulator from step `first` on, on the noise of the truth."""
         here = self.setting
         path, K = rollout_with_jacobians(
@@ -214,12 +212,12 @@ class _World:
         learned = tail_gradient(path, tail.critic, tail.value, self.setting.termination)
         return _Parts(modelled, learned), _Parts(true, ideal)
 
-    def _linear(self, states: System, model: System, path: Path, K: Tensor) -> LinearizedPath:
+    def _linear(self, states: System, model: System, path: Path, K: Tensor) -> Trajectory:
         noise = jacobian_noise(states, model, path)
         return linearize_path(path, model, K, noise, self.setting.termination)
 
 
-def _true_tail(linear: LinearizedPath, discount: float) -> TailGradient:
+def _true_tail(linear: Trajectory, discount: float) -> TailGradient:
     """∇_s Q^π [T + 1, N, ds] and ∇_a Q^π [T + 1, N, da] along the simulator's path of T steps."""
     q_s, q_a = torch.zeros_like(linear.path.states), torch.zeros_like(linear.path.actions)
     p = torch.zeros_like(q_s[0])
@@ -240,12 +238,25 @@ def squared_bias_games(substituted: Substitutions) -> list[Game]:
     return games
 
 
+def pair_sums(
+    X: Tensor, total_z: Tensor, within_z: Tensor, Z: Tensor, total_x: Tensor, label: Tensor
+) -> PairSums:
+    """Pair sums of X with Z from Θ Z (over everybody, over one's group) and Θ X, [K, G] each."""
+    own, left, right = (
+        by_group((a * b).sum(dim=2), label) for a, b in ((X, within_z), (X, total_z), (Z, total_x))
+    )
+    return PairSums(own, left, right)
+
+
 def products(substituted: Substitutions, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Θ g of `gram.products`, some sets at a time where each takes a sum in θ."""
-    step = len(g) if g.shape[1] * g.shape[2] <= gram.KERNEL else _SETS
-    parts = (g[k : k + step] for k in range(0, len(g), step))
-    pairs = [gram.products(substituted.jacobian, part, substituted.starts.group) for part in parts]
-    return torch.cat([total for total, _ in pairs]), torch.cat([within for _, within in pairs])
+    """J_i Σ_j J_jᵀ g_j over all samples, and over those of one's own group, [K, N, da] each; g'_i
+    times them are inner products of G'_i with sums of G."""
+    jacobian, (label, size) = substituted.jacobian, grouping(substituted.starts)
+    total = torch.cat([jacobian @ (jacobian.T @ part) for part in g.split(_SETS)])
+    if len(size) == len(label):
+        return total, torch.einsum("nab,knb->kna", jacobian.gram(), g)
+    sums = (group_sums(jacobian.gradients(each[None]), label)[label] for each in g)
+    return total, torch.stack([jacobian.along_own(each)[0] for each in sums])
 
 
 _BLOCKS = {
@@ -370,7 +381,7 @@ def _at(parts: _Parts, block: str, t: int) -> Tensor:
     return values if values.ndim == 3 else values[:, None]
 
 
-def _sensitivities(linear: LinearizedPath, n: int) -> tuple[Tensor, Tensor]:
+def _sensitivities(linear: Trajectory, n: int) -> tuple[Tensor, Tensor]:
     """D_t = ∂s_t/∂a_0 and E_t = ∂a_t/∂a_0 for t = 0 … n, [n + 1, N, ·, da]."""
     samples, ds = linear.path.states.shape[1:]
     da = linear.path.actions.shape[2]

@@ -17,13 +17,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from gradlab.errors import InputError
-from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import check_rollouts
 from gradlab.gradients.setting import (
     Setting,
@@ -31,14 +26,13 @@ from gradlab.gradients.setting import (
     group_count,
 )
 from gradlab.gradients.start_laws import check_alive, visits
-from gradlab.measurement.accumulator import accumulated
-from gradlab.measurement.grams import GramSource, Held, explicit_kernels, kept_cells
+from gradlab.measurement.grams import TermCache, explicit_kernels, kept_cells
 from gradlab.measurement.inner_products import (
     Measured,
-    explicit_cells,
-    explicit_sources,
-    first_action_gradients,
-    horizons_of,
+    all_action_sources,
+    first_action_sources,
+    in_order,
+    moments_of,
 )
 from gradlab.progress import Progress, silent
 from gradlab.systems.system import System
@@ -68,40 +62,28 @@ def objective_moments(
         samples: visited states per start, at most.
         batch: N′ at which errors decide whose inner products are kept.
     """
-    visiting = {name: estimator for name, estimator in chosen.items() if not estimator.way.every}
+    visiting = {
+        name: estimator for name, estimator in chosen.items() if not estimator.way.all_actions
+    }
     staying = {name: estimator for name, estimator in chosen.items() if name not in visiting}
     begin, samples = affordable(setting, truth, samples)
     setting = replace(setting, starts=begin)
     path = None if truth.path is None else (setting.simulator, truth.path)
-    held = Held(setting, len(staying), path)
-    cells, means = explicit_cells(staying, held, truth, progress, {})
+    sources = all_action_sources(staying, TermCache(setting, len(staying), path), {})
     T = None if truth.every is None else truth.every.gradients
     at = begin
     if visiting:
-        seen = visited(setting, steps_beside(setting, truth), samples, truth)
-        check_rollouts(replace(setting, starts=seen), setting.horizon)
-        first = first_action_gradients(visiting, replace(setting, starts=seen), progress)
-        keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
-        noise = seen.policy_noise(setting.policy, setting.seed, 0)
-        jacobian = policy_jacobian(setting.policy, seen.states, noise)
-        G = torch.stack([first[name][n] for name, n in keys]) * seen.weight[:, None]
-        at, whole = seen, visiting_source(keys, G, jacobian, samples)
-        moments, mean = accumulated(
-            lambda rows: [whole.rows(rows)], setting.policy, begin, T, samples
-        )
-        cells |= dict(zip(keys, moments, strict=True))
-        means |= dict(zip(keys, mean, strict=True))
-    products = [cell for cell in cells if cell[1] in (kept or ())]
-    products = products or kept_cells(cells, setting.horizon, len(chosen), batch)
-    sources = explicit_sources(staying, held, products)
-    if visiting:
-        some = [k for k, key in enumerate(keys) if key in products]
-        sources.append(visiting_source([keys[k] for k in some], G[some], jacobian, samples))
-    kernels = explicit_kernels("objective", sources, begin, T, samples if visiting else 1)
-    ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
+        at = visited(setting, steps_beside(setting, truth), samples, truth)
+        there = replace(setting, starts=at)
+        check_rollouts(there, setting.horizon)
+        sources += first_action_sources(visiting, there, samples, {})[0]
+    rows = None if T is None else T.__getitem__
+    cells, means = moments_of(sources, setting.policy, begin, rows, progress)
+    products = kept_cells(cells, setting.horizon, len(chosen), batch, kept)
+    repeats = samples if visiting else 1
+    kernels = explicit_kernels("objective", sources, products, begin, rows, repeats)
     true = None if T is None else T.mean(dim=0)
-    means = {key: means[key] for key in ordered}
-    return Measured(ordered, (kernels,), means, true, at, len(begin.states), samples)
+    return in_order(chosen, cells, (kernels,), means, true, at, len(begin.states), samples)
 
 
 def steps_visited(setting: Setting, status: str, horizon: int) -> int:
@@ -154,23 +136,3 @@ def linearization_price(system: System) -> float:
     """Seconds of one core for the Jacobians at one state; 0 where nobody counts them."""
     price: float = getattr(system, "linearization_price", 0.0)
     return price
-
-
-def visiting_source(
-    keys: Sequence[tuple[str, int]], G: Tensor, jacobian: PolicyJacobian, samples: int
-) -> GramSource:
-    """First-action gradients at the visits of some starts, as (visit, start).
-
-    Args:
-        keys: estimator and horizon of each of the action gradients G [K, visits, da], which
-            include the weights of the states; jacobian: ∂π/∂θ there.
-        samples: visits of each start.
-    """
-    x = G.reshape(len(keys), -1, samples, G.shape[2]).transpose(1, 2)  # [K, S, n, da]
-    sample = torch.arange(jacobian.samples).reshape(-1, samples).T
-
-    def rows(block: slice) -> Carried:
-        some = jacobian.rows(sample[:, block].flatten())
-        return Carried(x[:, :, block], some, (samples - 1,) * len(keys))
-
-    return GramSource(tuple(keys), rows, visits=True)

@@ -24,7 +24,7 @@ from gradlab.choice.weights import pair_cells, several_cells
 from gradlab.data.trajectories import child
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import (
-    LinearizedPath,
+    Trajectory,
     jacobian_noise,
     linearize_path,
     rollout_with_jacobians,
@@ -50,7 +50,7 @@ from gradlab.tasks import Task
 _Flags = NDArray[np.bool_]
 
 
-def _lost(linear: LinearizedPath, simulator_flags: Tensor) -> dict[str, Any]:
+def _lost(linear: Trajectory, simulator_flags: Tensor) -> dict[str, Any]:
     """Counts over all states of the path, and the first loss in words.
 
     Args:
@@ -108,7 +108,7 @@ _FLOAT32 = float(np.log(np.finfo(np.float32).max))
 
 
 def _along(
-    task: Task, linear: LinearizedPath, critic: nn.Module | None, reward_max: float, scale: Array
+    task: Task, linear: Trajectory, critic: nn.Module | None, reward_max: float, scale: Array
 ) -> dict[str, Any]:
     """Growth, rewards, critic and Jacobians along the path.
 
@@ -140,7 +140,7 @@ def _along(
     return row | _value(linear, critic)
 
 
-def _units(linear: LinearizedPath) -> Array:
+def _units(linear: Trajectory) -> Array:
     """Every state and action in its standard deviations along the path, [ds, ds + da]."""
     states, actions = (
         values[:-1].flatten(0, 1).numpy().std(0)
@@ -166,9 +166,7 @@ def _growth(M: Array, skip: chains.Flags) -> dict[str, Any]:
     }
 
 
-def _error(
-    true: LinearizedPath, guess: LinearizedPath, skip: chains.Flags, scale: Array
-) -> dict[str, Any]:
+def _error(true: Trajectory, guess: Trajectory, skip: chains.Flags, scale: Array) -> dict[str, Any]:
     """ln of |ΔJ| / |J| over [A B] in these units."""
     J, J_ = (np.concatenate([x.A.numpy(), x.B.numpy()], 3) for x in (true, guess))
     usable = (~skip & np.isfinite(J_).all((2, 3)))[..., None, None]
@@ -183,7 +181,7 @@ def _error(
     return {"jacobian_error": float(np.log(value)), "jacobian_error_se": se}
 
 
-def _value(linear: LinearizedPath, critic: nn.Module | None) -> dict[str, Any]:
+def _value(linear: Trajectory, critic: nn.Module | None) -> dict[str, Any]:
     if critic is None:
         return {}
     with torch.no_grad():

@@ -248,7 +248,7 @@ def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:
     """Squared standard error of the truth, where all named estimators share one truth."""
     actions = profile.config.get("actions")
     carried = actions if isinstance(actions, Mapping) else {}
-    every = {WAYS[carried[name]].every for name in names if name in carried}
+    every = {WAYS[carried[name]].all_actions for name in names if name in carried}
     if len(every) > 1:
         return None
     separate = every == {True} and "all_standard_error" in profile.truth

@@ -65,7 +65,7 @@ class Identity:
         return self.states, self.jacobians
 
 
-def told_apart(identities: Sequence[Identity]) -> dict[str, Identity]:
+def mark_ambiguous(identities: Sequence[Identity]) -> dict[str, Identity]:
     """By name, with `ambiguous` where two have the same fields and with `control` where there is
     a model beside the simulator's derivatives."""
     modelled = any("model" in each.systems for each in identities)
@@ -101,7 +101,8 @@ def by_default(
     found = [
         known.get(name, Identity(name, "model", "model", carry[name] or "first")) for name in names
     ]
-    return told_apart([replace(each, actions=carry[each.name] or each.actions) for each in found])
+    carrying = [replace(each, actions=carry[each.name] or each.actions) for each in found]
+    return mark_ambiguous(carrying)
 
 
 def by_known_name(names: Sequence[str]) -> dict[str, Identity]:

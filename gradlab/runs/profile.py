@@ -27,7 +27,7 @@ from gradlab.runs.rehearsal import Rehearsal
 from gradlab.runs.run import Run
 from gradlab.runs.substitutions import SubstitutionResults
 from gradlab.statistics.comparison import Number
-from gradlab.statistics.grams import ActionProducts, GroupProducts, Kernels
+from gradlab.statistics.grams import Kernels
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
 from gradlab.storage.records import Array
@@ -55,7 +55,7 @@ _Floats = NDArray[np.float64]
 _Groups = layout.Groups
 _Integers = NDArray[np.int64]
 _PREFIX, _INNER = "kernels ", "squared gradient norm"
-_SQUARE, _EACH = ("group", "gradient", "other"), ("gradient", "sample", "action")
+_SQUARE = ("group", "gradient", "other")
 _TRUTH: Cell = ("", -1)  # in the place of an estimator and a horizon
 
 
@@ -75,7 +75,7 @@ class _Gradients:
 
 @dataclass(frozen=True, eq=False)
 class _Grouped:
-    """`GroupProducts`.
+    """Of `Kernels`.
 
     Attributes:
         size: samples of each group; fold: of each group.
@@ -91,35 +91,15 @@ class _Grouped:
     fold: Annotated[_Integers, stored("group", name="fold_of")]
 
 
-@dataclass(frozen=True, eq=False)
-class _Linear:
-    """`ActionProducts`.
-
-    Attributes:
-        x: gradients in the actions, weights included.
-        total: products with the sum over each fold; own: with that over one's own group.
-        diagonal: Θ of each sample with itself.
-        group: of each sample; fold: of each group.
-    """
-
-    x: Annotated[_Floats, stored(*_EACH, unit="reward per action unit")]
-    total: Annotated[_Floats, stored("fold", *_EACH, unit=f"{_INNER} per x")]
-    own: Annotated[_Floats | None, stored(*_EACH, unit=f"{_INNER} per x")]
-    diagonal: Annotated[_Floats, stored("sample", "action", "other_action")]
-    group: Annotated[_Integers, stored("sample", name="group_of")]
-    fold: Annotated[_Integers, stored("group", name="fold_of")]
-
-
 def _kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, Array]]:
     """One group per kind, "kernels first", say."""
     groups: dict[str, dict[str, Array]] = {}
     for each in kernels:
-        arrays = dict(vars(each.products))
-        grouped = isinstance(each.products, GroupProducts)
-        if grouped and arrays["own"] is arrays["within"]:
+        arrays = {name: getattr(each, name) for name in ("size", "own", "within", "total", "fold")}
+        if arrays["own"] is arrays["within"]:
             arrays["own"] = None
         whose = _Gradients((*each.cells, *[_TRUTH] * each.truth), each.truth)
-        for part in (whose, _Grouped(**arrays) if grouped else _Linear(**arrays)):
+        for part in (whose, _Grouped(**arrays)):
             name = _PREFIX + each.kind
             groups[name] = groups.get(name, {}) | layout.groups_of(part, name)[name]
     return groups
@@ -130,18 +110,11 @@ def _kernels(groups: _Groups) -> tuple[Kernels, ...]:
     found = []
     for name in (name for name in groups if name.startswith(_PREFIX)):
         whose = layout.value_of(_Gradients, groups, name)
-        products: ActionProducts | GroupProducts
-        if "x" in groups[name]:
-            linear = layout.value_of(_Linear, groups, name)
-            if not ((linear.group >= 0) & (linear.group < len(linear.fold))).all():
-                raise ValueError("samples belong to groups that are not there")
-            products = ActionProducts(**vars(linear))
-        else:
-            arrays = vars(layout.value_of(_Grouped, groups, name))
-            own = arrays["within"] if arrays["own"] is None else arrays["own"]
-            products = GroupProducts(**arrays | {"own": own})
+        arrays = vars(layout.value_of(_Grouped, groups, name))
+        own = arrays["within"] if arrays["own"] is None else arrays["own"]
         cells = whose.cells[: len(whose.cells) - whose.has_truth]
-        found.append(Kernels(name.removeprefix(_PREFIX), cells, whose.has_truth, products))
+        kind = name.removeprefix(_PREFIX)
+        found.append(Kernels(kind, cells, whose.has_truth, **arrays | {"own": own}))
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gradlab.runs.identity import Cell
 from gradlab.runs.layout import nested, stored
-from gradlab.statistics.moments import Estimate, SampleMean
+from gradlab.statistics.moments import Estimate
 from gradlab.statistics.shapley import Game
 
 _Floats = NDArray[np.float64]
@@ -45,7 +45,7 @@ class Label:
 @dataclass(frozen=True, eq=False)
 class Coalitions:
     """v(S) of every attributed cell: value [C, 2^k], left_out [C, 2^k, G]; mean [C, 2]: of which
-    v(∅) is the square (`moments.SampleMean`)."""
+    v(∅) is the square (`moments.Estimate`)."""
 
     players: Annotated[tuple[str, ...], stored("player", name="player")]
     cells: Annotated[tuple[Cell, ...], stored("cell", name=CELL, unit=CELL_UNIT)]
@@ -54,8 +54,8 @@ class Coalitions:
     mean: Annotated[_Floats, stored("cell", "square_and_variance_along", unit=_UNIT)]
 
     def game(self, cell: int) -> Game:
-        mean = SampleMean(*self.mean[cell].tolist())
-        return Game(self.players, self.value[cell], self.left_out[cell], mean)
+        square, along = self.mean[cell].tolist()
+        return Game(self.players, self.value[cell], self.left_out[cell], (square, along))
 
 
 @dataclass(frozen=True, eq=False)

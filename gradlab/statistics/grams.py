@@ -9,16 +9,6 @@ Means are multiplied from pairs of different groups only, X_gk the sum of group 
     E x_k · E x_l  ←  (S_k · S_l − Σ_g X_gk · X_gl) / (N² − Σ n_g²)
 which is unbiased, and so possibly indefinite.
 
-Gram matrices of the measured gradients, which yield any of their inner products exactly.
-
-Gradients of the first action are J_iᵀ x_i with one J for everybody, so that for any two of them
-
-    X_gk · X_gl = Σ_{i∈g} x_ik · (Θ_g x_l)_i,     X_gk · S_fl = Σ_{i∈g} x_ik · (Θ_f x_l)_i
-
-with Θ = J Jᵀ summed over the samples of a group g or of a fold f: kept are x and Θ_f x, linear in
-cells and samples, where all pairs of cells would take their square. Gradients with θ in every
-action share no J; of those the inner products themselves are kept, for some of the horizons.
-
 Agreement of two mean gradients about the sign of each parameter's step.
 
     share = ½ + ½ Σ_p a_p b_p / Σ_p |a_p b_p|,     a = 2 Φ(z) − 1
@@ -43,30 +33,38 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.statistics.intervals import student
-from gradlab.statistics.moments import Array, Estimate, Moments, PairSums, Shares
+from gradlab.statistics.moments import Array, Estimate, Moments, PairSums
 
 _WRONG = 0.05  # probability that any sign of the two means is taken for known and is wrong
 
 
-@dataclass(frozen=True)
-class SoftSigns:
-    """Signs of C coordinates of a mean, [C], and with each group left out, [G, C].
-
-    Attributes:
-        known: [C], ±1 where the sign is known, else 0.
-    """
-
-    value: Array
-    left_out: Array
-    known: Array
-
-
-def soft_signs(sums: Array, size: Array) -> SoftSigns:
-    """Soft signs of the mean.
+def sign_agreements(sums: Array, truth: Array, size: Array) -> list[Estimate]:
+    """Share of coordinates whose signs agree with the truth's, and what is known of it; NaN where
+    nothing varies.
 
     Args:
-        sums: [G, C], sums of the samples of each group; size: [G], how many they are.
+        sums: [K, G, C], sums of each gradient's samples over each group; truth: [G, C], likewise.
+        size: [G], how many samples they are.
     """
+    b, b_left_out, b_known = _soft_signs(truth, size)
+
+    def share(a: Array, b: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            product = a * b
+            return np.asarray(0.5 + 0.5 * product.sum(axis=-1) / np.abs(product).sum(axis=-1))
+
+    found = []
+    for each in sums:
+        a, left_out, known = _soft_signs(each, size)
+        agree = known * b_known
+        shares = float((agree > 0).mean()), float((agree == 0).mean())
+        found.append(Estimate(float(share(a, b)), share(left_out, b_left_out), shares=shares))
+    return found
+
+
+def _soft_signs(sums: Array, size: Array) -> tuple[Array, Array, Array]:
+    """Soft signs of the mean [C], those with each group left out [G, C], and known ones: ±1, else 0
+    [C]."""
     groups = np.count_nonzero(size)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         total = sums.sum(axis=0)
@@ -78,21 +76,7 @@ def soft_signs(sums: Array, size: Array) -> SoftSigns:
         left_out = scipy.special.erf(scale * (total - sums)) + certain
         reach = student(max(float(groups) - 1, 1.0), 1 - _WRONG / (2 * sums.shape[1]))
         known = np.where(error > 0, np.sign(total) * (np.abs(total) > reach * error), certain)
-    return SoftSigns(value, left_out, known)
-
-
-def sign_agreement(estimator: SoftSigns, truth: SoftSigns) -> Estimate:
-    """Share of coordinates whose signs agree, and what is known of it; NaN where nothing varies."""
-
-    def share(a: Array, b: Array) -> Array:
-        with np.errstate(invalid="ignore"):
-            product = a * b
-            return np.asarray(0.5 + 0.5 * product.sum(axis=-1) / np.abs(product).sum(axis=-1))
-
-    value = share(estimator.value, truth.value)
-    agree = estimator.known * truth.known
-    signs = Shares(float((agree > 0).mean()), float((agree == 0).mean()))
-    return Estimate(float(value), share(estimator.left_out, truth.left_out), shares=signs)
+    return value, left_out, known
 
 
 FEWEST = 3  # groups, so that with one left out there still is a pair
@@ -248,68 +232,6 @@ _TRUTH: Cell = ("", -1)  # the truth as one of the cells, for mixtures that have
 
 
 @dataclass(frozen=True, eq=False)
-class ActionProducts:
-    """M sets of action gradients x [M, N, da], weights included, and Θ times them.
-
-    Attributes:
-        group: [N], 0 … G − 1; fold: [G], of each group.
-        total: [folds, M, N, da], Θ x summed over each fold.
-        own: [M, N, da], Θ x summed over one's own group; None where each is alone: Θ_ii x_i then.
-        diagonal: [N, da, da], Θ_ii.
-    """
-
-    x: Array
-    total: Array
-    own: Array | None
-    diagonal: Array
-    group: NDArray[np.int64]
-    fold: NDArray[np.int64]
-
-    def grams(self, members: Sequence[int]) -> Grams:
-        """Of some of the M, in this order."""
-        rows = list(members)
-        x, total = self.x[rows], self.total[:, rows]
-        alone = np.einsum("nab,mnb->mna", self.diagonal, x)
-        own = alone if self.own is None else self.own[rows]
-        within = self._pairs(x, alone)
-        return Grams(
-            size=np.bincount(self.group, minlength=len(self.fold)).astype(np.float64),
-            own=within if self.own is None else self._pairs(x, own),
-            within=within,
-            total=np.stack([self._pairs(x, fold_total) for fold_total in total]),
-            fold=self.fold,
-        )
-
-    def _pairs(self, x: Array, z: Array) -> Array:
-        """Σ_{i∈g} x_ik · z_il, [G, M, M]."""
-        pairs = x.transpose(1, 0, 2) @ z.transpose(1, 2, 0)
-        if len(self.fold) == len(pairs):
-            return np.asarray(pairs[np.argsort(self.group)])
-        result = np.zeros((len(self.fold), *pairs.shape[1:]))
-        np.add.at(result, self.group, pairs)
-        return result
-
-
-@dataclass(frozen=True, eq=False)
-class GroupProducts:
-    """Inner products of M explicit gradients, summed over groups: arrays as in `Grams`."""
-
-    size: Array
-    own: Array
-    within: Array
-    total: Array
-    fold: NDArray[np.int64]
-
-    def grams(self, members: Sequence[int]) -> Grams:
-        """Of some of the M, in this order."""
-        rows, columns = np.ix_(members, members)
-        own, within, total = (
-            block[..., rows, columns] for block in (self.own, self.within, self.total)
-        )
-        return Grams(self.size, own, within, total, self.fold)
-
-
-@dataclass(frozen=True, eq=False)
 class Kernels:
     """The inner products of all cells that have one truth.
 
@@ -317,12 +239,17 @@ class Kernels:
         kind: "first", "all" (scores, too), or "objective": whose truth it is.
         cells: (estimator, horizon) of each gradient, [K].
         truth: is there one? It then is the last of the products.
+        size, own, within, total, fold: as in `Grams`.
     """
 
     kind: str
     cells: tuple[Cell, ...]
     truth: bool
-    products: ActionProducts | GroupProducts
+    size: Array
+    own: Array
+    within: Array
+    total: Array
+    fold: NDArray[np.int64]
 
     def grams(self, cells: Sequence[Cell], truth: Cell | None = None) -> Grams:
         """Inner products of some cells and, last, of the truth; exact.
@@ -343,4 +270,8 @@ class Kernels:
                 f"cells {missing} have no kernel of kind {self.kind!r}: choose among {self.cells}"
             )
         place = {cell: k for k, cell in enumerate((*self.cells, _TRUTH))}
-        return self.products.grams([place[cell] for cell in named])
+        rows, columns = np.ix_(*[[place[cell] for cell in named]] * 2)
+        own, within, total = (
+            block[..., rows, columns] for block in (self.own, self.within, self.total)
+        )
+        return Grams(self.size, own, within, total, self.fold)

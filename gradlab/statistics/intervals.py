@@ -59,7 +59,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from gradlab.statistics.moments import Array, CosineParts, Estimate, SampleMean
+from gradlab.statistics.moments import Array, Estimate, length
 from gradlab.statistics.quantities import QUANTITIES
 
 NORMAL_FROM, NORMAL_BEYOND = 1e4, 5.0  # χ² and quantiles from which its root is as good
@@ -67,7 +67,7 @@ _UNUSUAL = 0.16  # share of samples in which |Ȳ|² is taken for larger than it 
 
 
 def noncentral_ends(
-    value: float, mean: SampleMean | None, se: float, quantiles: tuple[float, float]
+    value: float, mean: tuple[float, float] | None, se: float, quantiles: tuple[float, float]
 ) -> tuple[float, float] | None:
     """Both ends of b²; None where the mean is not known (files do not hold it) or has no error.
 
@@ -76,18 +76,19 @@ def noncentral_ends(
     """
     if mean is None:
         return None
-    whole = mean.square - value
-    numbers = whole, se, mean.square, mean.variance_along
+    square, along = mean
+    whole = square - value
+    numbers = whole, se, square, along
     if not (np.isfinite(numbers).all() and min(numbers) > 0):
         return None
     below, above = quantiles
     # No direction varies more than all of them do.
-    v = min(mean.variance_along, whole)
-    larger = min(max(mean.variance_along, se**2 / (4 * mean.square)), whole)
-    low = v * noncentrality(mean.square / v, whole / v, above)
+    v = min(along, whole)
+    larger = min(max(along, se**2 / (4 * square)), whole)
+    low = v * noncentrality(square / v, whole / v, above)
     dimensions = whole / larger
     least = 2 * float(scipy.special.gammaincinv(dimensions / 2, _UNUSUAL))
-    return low, larger * noncentrality(max(mean.square / larger, least), dimensions, below)
+    return low, larger * noncentrality(max(square / larger, least), dimensions, below)
 
 
 def noncentrality(x: float, dimensions: float, quantile: float) -> float:
@@ -262,16 +263,13 @@ def _probit(cosine: float | Array) -> Array:
 
 
 def _signed(
-    parts: CosineParts | None, low: float, high: float, level: float
+    parts: tuple[Estimate, Estimate, Estimate] | None, low: float, high: float, level: float
 ) -> tuple[float, float]:
     """The interval without the side of 0 on which E G · E T is known not to lie."""
     if parts is None or not low <= 0 <= high:
         return low, high
-    least, most = skewness_corrected(parts.cross, level)
-    squares = (
-        _squared_ends(square, jackknife_se(square.left_out), level)
-        for square in (parts.norm2, parts.truth2)
-    )
+    least, most = skewness_corrected(parts[0], level)
+    squares = (_squared_ends(square, jackknife_se(square.left_out), level) for square in parts[1:])
     longest = float(np.sqrt(np.prod([end for _, end in squares])))
     if not longest > 0:
         return low, high
@@ -301,14 +299,14 @@ def _ratio_ends(raw: Estimate, se: float, level: float) -> tuple[float, float]:
 def _tested_at(gap: Estimate, there: float) -> Array:
     """Left-out values of (c r − a)/r at c = 1 − `there`."""
     assert gap.parts is not None
-    length = gap.parts.length
-    return np.asarray((gap.left_out - there) * length.left_out / length.value)
+    r = length(*gap.parts[1:])
+    return np.asarray((gap.left_out - there) * r.left_out / r.value)
 
 
 def _share(estimate: Estimate, se: float, level: float) -> Interval:
     """From what is known to be so, by what is not known; no sampling error is left in either."""
     assert estimate.shares is not None
-    low, unknown = estimate.shares.agreeing, estimate.shares.unknown
+    low, unknown = estimate.shares
     return Interval(low, low + unknown, se, f"signs of {unknown:.0%} are not known")
 
 

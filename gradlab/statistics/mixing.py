@@ -58,7 +58,7 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MpgWeights:
-    """The rule of MPG.
+    """The rule of MPG, and, with the iterations of the whole run as its ramp, that of MPG-J.
 
     Attributes:
         eta: η in (0, 1); ramp: T, in iterations.
@@ -75,20 +75,6 @@ class MpgWeights:
         longest, steps = max(horizons), np.array(horizons, dtype=np.float64)
         errors = base**steps if base <= 1 else (2 - base) ** (longest - steps)
         return _softmax(1 / (errors + 1e-8 if self.published else errors))
-
-
-@dataclass(frozen=True)
-class MpgJournalWeights:
-    """The rule of the journal version, whose T is the number of iterations of the whole run."""
-
-    eta: float = 0.1
-    iterations: int = 100_000
-
-    def __call__(self, iteration: int, horizons: Sequence[int]) -> _Floats:
-        progress = min(iteration / self.iterations, 1.0)
-        base = 1 - self.eta * abs(1 - 2 * progress)
-        longest, steps = max(horizons), np.array(horizons, dtype=np.float64)
-        return _softmax(1 / base ** (steps if progress <= 0.5 else longest - steps))
 
 
 def _softmax(values: _Floats) -> _Floats:

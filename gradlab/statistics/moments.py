@@ -70,46 +70,18 @@ class Estimate:
     """A value and the values with each group left out, [G].
 
     Attributes:
-        shares: of coordinates whose signs are known to agree, or not known (`statistics.grams`).
-        parts: what a cosine was made of, whose errors `intervals` needs one by one.
-        mean: of which a squared norm is the square.
+        shares: of coordinates: signs known to agree, and signs that are not known
+            (`statistics.grams`).
+        parts: E G · E T, |E G|² and |E T|² of a cosine, whose errors `intervals` needs one by one.
+        mean: X̄ of which a squared norm is the square: |X̄|², and the variance of X̄ along itself,
+            X̄ · Cov(X̄) X̄ / |X̄|².
     """
 
     value: float
     left_out: Array
-    shares: Shares | None = None
-    parts: CosineParts | None = None
-    mean: SampleMean | None = None
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Of coordinates: signs known to agree, and signs that are not known."""
-
-    agreeing: float
-    unknown: float
-
-
-@dataclass(frozen=True)
-class SampleMean:
-    """|X̄|², and the variance of X̄ along itself, X̄ · Cov(X̄) X̄ / |X̄|²."""
-
-    square: float
-    variance_along: float
-
-
-@dataclass(frozen=True)
-class CosineParts:
-    """E G · E T, |E G|² and |E T|²."""
-
-    cross: Estimate
-    norm2: Estimate
-    truth2: Estimate
-
-    @property
-    def length(self) -> Estimate:
-        """|E G||E T|, NaN where a square is estimated below 0."""
-        return combine(lambda u, t: np.sqrt(u) * np.sqrt(t), self.norm2, self.truth2)
+    shares: tuple[float, float] | None = None
+    parts: tuple[Estimate, Estimate, Estimate] | None = None
+    mean: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +143,7 @@ def squared_norm(sums: PairSums, size: Array) -> Estimate:
         square = along.sum() / n
         away = along - size * square
         spread = (away**2).sum() / n**2 * groups / (groups - 1)
-        mean = SampleMean(float(square), float(np.float64(spread) / np.float64(square)))
+        mean = float(square), float(np.float64(spread) / np.float64(square))
     return replace(pair_mean(sums, size), mean=mean)
 
 
@@ -192,6 +164,11 @@ def combine(function: Callable[..., Array], *parts: Estimate) -> Estimate:
         value = function(*(np.asarray(part.value) for part in parts))
         left_out = function(*(part.left_out for part in parts))
     return Estimate(float(value), np.asarray(left_out, dtype=np.float64))
+
+
+def length(norm2: Estimate, truth2: Estimate) -> Estimate:
+    """|E G||E T|, NaN where a square is estimated below 0."""
+    return combine(lambda u, t: np.sqrt(u) * np.sqrt(t), norm2, truth2)
 
 
 def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
@@ -241,8 +218,8 @@ def _against_truth(
     bias2 = squared_norm(difference, moments.size)
     mse = combine(lambda b, v: b + v / batch, bias2, variance)
     along = _variance_along(moments, crossed, truth)
-    parts = CosineParts(cross, norm2, truth2)
-    cosine = replace(combine(lambda c, r: c / r, cross, parts.length), parts=parts)
+    ratio = combine(lambda c, r: c / r, cross, length(norm2, truth2))
+    cosine = replace(ratio, parts=(cross, norm2, truth2))
     return {
         "bias2": bias2,
         "mse": mse,

@@ -68,15 +68,6 @@ class RankSet:
     se: Array
 
 
-@dataclass(frozen=True)
-class _Separation:
-    """About `more` further samples would rule out `member` as worse than `contender`."""
-
-    member: int
-    contender: int
-    more: int
-
-
 def smallest(candidates: Sequence[Estimate]) -> RankSet:
     """The set of candidates with the smallest value: mean squared errors.
 
@@ -177,14 +168,15 @@ def chosen_level(candidates: Sequence[Estimate], kept: NDArray[np.bool_]) -> flo
     return max(float(scipy.stats.norm.cdf(farthest)), LEVEL)
 
 
-def separations(kept: RankSet, samples: int) -> tuple[_Separation, ...]:
-    """How many more samples would shrink the set, those that are nearest to leaving it first.
+def separations(kept: RankSet, samples: int) -> dict[int, int]:
+    """About how many more samples would rule out each member of the set as worse than its
+    contender, those first that are nearest to leaving it.
 
     The set's critical value is larger than an interval's, since a member is compared with all
     others; members that no affordable number of samples would rule out are left out.
     """
-    result = []
-    for n in np.flatnonzero(kept.kept):
+    found = {}
+    for n in map(int, np.flatnonzero(kept.kept)):
         if n == kept.best or not kept.gap[n] > 0:
             continue
         # `more_samples` reaches z(97.5%) + z(power); here critical + z(POWER) is needed.
@@ -193,8 +185,8 @@ def separations(kept: RankSet, samples: int) -> tuple[_Separation, ...]:
             float(kept.gap[n]), float(kept.se[n]), samples, float(scipy.stats.norm.cdf(reach))
         )
         if more is not None:
-            result.append(_Separation(int(n), int(kept.contender[n]), max(more, 1)))
-    return tuple(sorted(result, key=lambda separation: separation.more))
+            found[n] = max(more, 1)
+    return dict(sorted(found.items(), key=lambda each: each[1]))
 
 
 def _finite(candidates: Sequence[Estimate]) -> tuple[Array, Array, NDArray[np.bool_]]:

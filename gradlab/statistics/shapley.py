@@ -26,7 +26,6 @@ from gradlab.statistics.moments import (
     Array,
     Estimate,
     PairSums,
-    SampleMean,
     pair_mean,
     squared_norm,
 )
@@ -48,7 +47,7 @@ class Game:
     players: tuple[str, ...]
     value: Array
     left_out: Array
-    mean: SampleMean | None = None
+    mean: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         k = len(self.players)

@@ -198,7 +198,8 @@ class Algorithm:
     def described(self) -> dict[str, str]:
         """What the row is made of, by part, and where it is from."""
         mixture = " + ".join(
-            f"J_{term.horizon}{' (all actions)' if term.way.every else ''}" for term in self.terms
+            f"J_{term.horizon}{' (all actions)' if term.way.all_actions else ''}"
+            for term in self.terms
         )
         cut = "" if self.adaptive is None else self.adaptive.name
         gradient = ", ".join(filter(None, (mixture, self.loss.name, cut)))
@@ -300,7 +301,7 @@ _MISFITS: tuple[tuple[Callable[[Algorithm], object], str], ...] = (
         "and mpg-general, of any horizons, or terms of your own",
     ),
     (
-        lambda row: _measured(row) and any(term.way.every for term in row.terms),
+        lambda row: _measured(row) and any(term.way.all_actions for term in row.terms),
         "measured {row.weights.follow}, but terms with θ in every action, which have another "
         "truth: give terms of the first action alone",
     ),
@@ -317,7 +318,7 @@ _MISFITS: tuple[tuple[Callable[[Algorithm], object], str], ...] = (
     (
         lambda row: (
             row.policy == "gaussian"
-            and any(term.horizon and not term.way.every for term in row.terms)
+            and any(term.horizon and not term.way.all_actions for term in row.terms)
         ),
         "policy 'gaussian', but θ in the first action alone at horizons of {row.horizons}: give "
         "these terms θ in all actions (Term(n, 'all'))",

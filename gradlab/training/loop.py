@@ -23,7 +23,7 @@ from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import network_name
 from gradlab.networks.layers import fast_products
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
+from gradlab.statistics.mixing import MpgWeights
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
@@ -109,18 +109,14 @@ def settings_of(
 
 
 def scheduled(weights: Weights, settings: Settings) -> Weights:
-    """The rule with the ramp of the task (MPG) or the length of the run (MPG-J)."""
+    """The rule with the ramp of the task."""
     if isinstance(weights, MeasuredWeights):
         return replace(weights, rule=_scheduled(weights.rule, settings))
     return _scheduled(weights, settings)
 
 
 def _scheduled(weights: Rule, settings: Settings) -> Rule:
-    if isinstance(weights, MpgWeights):
-        return replace(weights, ramp=settings.ramp)
-    if isinstance(weights, MpgJournalWeights):
-        return replace(weights, iterations=settings.iterations)
-    return weights
+    return replace(weights, ramp=settings.ramp) if isinstance(weights, MpgWeights) else weights
 
 
 @differentiating

@@ -11,22 +11,26 @@ directions: E(v·Δ)² = |Δ|²/P, known to within a factor of about 1.5 from 8 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.gradients import gram
+from gradlab.findings import Finding
 from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.gradients.setting import Starts, group_sums, grouping
 from gradlab.truth.common_random import Differences, mean_and_error
 
+Status = Literal["converged", "cut", "imprecise", "score", "jumps", "none"]
 PRECISION = 0.25  # largest relative standard error of an admissible truth
 SPREAD = 0.5  # largest share of Σ |G_i|² that 1% of an admissible truth's starts may carry
 _FEWEST = 50  # groups of starts from which on the largest one says something of 1%
 AIM = 0.18  # what the starts asked for would have: below it, since relative_se is an estimate
 ERRORS = 3.0  # standard errors allowed between truth and differences
+_ENTRIES = 1 << 24  # of mean gradients held at once
 _ROUNDING = 1e-6  # relative error of finite differences in float64
 _NEGLIGIBLE = 0.01  # share of the gradient that a boundary term may have
 
@@ -76,18 +80,46 @@ class TrueGradient:
         return self.precise and self.discrepancy <= 1.0
 
 
-@dataclass(frozen=True)
-class Precision:
-    """Of the mean gradient at every truncation, [T] each: see `TrueGradient`.
+@dataclass(frozen=True, eq=False)
+class EarlyTruth:
+    """True gradients with θ in the first actions of a path.
 
-    `doubt` is the relative standard error of error², that of the mean of G squares q = |G_i|²:
-    √(Σ q² / (Σ q)² − 1/G).
+    Attributes:
+        status: of the truth with θ in the first action, by which this one stands or falls: as of
+            `truth.Truth`, or "score", "imprecise", and "none" where a path left the finite numbers.
+        horizon: T, the steps that the return sums; 0 where there is no truth.
+        finding: why.
+        of: number of actions → gradients; None without a truth.
     """
 
+    status: Status
+    horizon: int
+    finding: Finding
+    of: Callable[[int], Tensor] | None
+
+    def gradients(self, count: int) -> Tensor | None:
+        """Of every start with θ in the first `count` actions, [N, P]; None without a truth."""
+        return None if self.of is None else self.of(count)
+
+
+@dataclass(frozen=True)
+class Truncations:
+    """Gradients for every truncation T = 1 … and what is known of the mean of each, [T] each: see
+    `TrueGradient`.
+
+    `doubt` is the relative standard error of error², that of the mean of G squares q = |G_i|²:
+    √(Σ q² / (Σ q)² − 1/G). Without differences nothing is known against them: `discrepancy` is 0
+    and distances are NaN.
+    """
+
+    gradients: Tensor
     norm: Tensor
     error: Tensor
     concentration: Tensor
     doubt: Tensor
+    discrepancy: Tensor
+    distance: tuple[Tensor, Tensor]
+    boundary: tuple[Tensor, Tensor]
 
     @property
     def relative(self) -> Tensor:
@@ -95,111 +127,88 @@ class Precision:
         return torch.where(self.norm > 0, self.error / self.norm, torch.inf)
 
     def within(self, relative_se: float) -> Tensor:
-        return (self.relative < relative_se) & ~(self.concentration > SPREAD)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Gradients for every truncation T = 1 … and what is known of each, [T] each."""
-
-    gradients: Tensor
-    precision: Precision
-    discrepancy: Tensor
-    distance: tuple[Tensor, Tensor]
-    boundary: tuple[Tensor, Tensor]
-
-    @property
-    def good(self) -> Tensor:
-        return self.precision.within(PRECISION) & (self.discrepancy <= 1.0)
+        """[T], as precise as that, not made by few starts, and differences agree."""
+        precise = (self.relative < relative_se) & ~(self.concentration > SPREAD)
+        return precise & (self.discrepancy <= 1.0)
 
     def at(self, T: int) -> TrueGradient:
         """The reference at truncation T."""
-        known, n = self.precision, self.gradients.shape[1]
-        norm, error, relative, concentration = (
+        n = self.gradients.shape[1]
+        norm, error, relative, concentration, discrepancy, *sizes = (
             float(numbers[T - 1])
-            for numbers in (known.norm, known.error, known.relative, known.concentration)
-        )
+            for numbers in (
+                self.norm, self.error, self.relative, self.concentration, self.discrepancy,
+                *self.distance, *self.boundary,
+            )
+        )  # fmt: skip
         missing = -1 if not np.isfinite(relative) else 0
         if PRECISION <= relative < np.inf:
             missing = int(np.ceil(n * ((relative / AIM) ** 2 - 1)))
         return TrueGradient(
-            gradients=self.gradients[T - 1],
-            norm=norm,
-            standard_error=error,
-            relative_se=relative,
-            discrepancy=float(self.discrepancy[T - 1]),
-            distance=float(self.distance[0][T - 1]),
-            distance_se=float(self.distance[1][T - 1]),
-            boundary=float(self.boundary[0][T - 1]),
-            boundary_se=float(self.boundary[1][T - 1]),
-            missing=missing,
-            concentration=concentration,
-        )
-
-
-def unchecked(gradients: Tensor, precision: Precision) -> TrueGradient:
-    """A reference that no differences were compared with."""
-    unknown = torch.full_like(precision.norm, torch.nan)
-    pair = unknown, unknown
-    return Judged(gradients[None], precision, torch.zeros_like(unknown), pair, pair).at(1)
+            self.gradients[T - 1], norm, error, relative, discrepancy, *sizes, missing,
+            concentration,
+        )  # fmt: skip
 
 
 def judge_first(
     sweep: Tensor, jacobian: PolicyJacobian, starts: Starts, differences: Differences | None
-) -> Judged:
-    """Action gradients [T, N, da] of every truncation, weights not included; without differences
-    nothing is known against them, and their distance is NaN."""
-    weighted = sweep * starts.weight[:, None]
-    precision = sweep_precision(sweep, jacobian, starts)
+) -> Truncations:
+    """Action gradients [T, N, da] of every truncation, weights not included."""
+    known = sweep_precision(sweep, jacobian, starts)
     if differences is None:
-        unknown = torch.full_like(precision.norm, torch.nan)
-        pair = unknown, unknown
-        return Judged(sweep, precision, torch.zeros_like(unknown), pair, pair)
-    slope = gram.along(jacobian, differences.directions)
+        return known
+    slope, weighted = jacobian @ differences.directions, sweep * starts.weight[:, None]
     along = torch.einsum("dna,tna->tdn", slope, weighted)
-    return _judged(sweep, precision, along, differences, starts)
+    return _compared(known, along, differences, starts)
 
 
-def sweep_precision(sweep: Tensor, jacobian: PolicyJacobian, starts: Starts) -> Precision:
+def sweep_precision(sweep: Tensor, jacobian: PolicyJacobian, starts: Starts) -> Truncations:
     """Of the mean of J_iᵀ g_i for action gradients [T, N, da], weights not included."""
     weighted = sweep * starts.weight[:, None]
-    total, within = gram.products(jacobian, weighted, starts.group)
-    whole, squares = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=2)
-    return precision_from(whole, group_sums(squares.T, grouping(starts)[0]).T, len(starts.states))
+    blocks = weighted.split(max(1, _ENTRIES // jacobian.size))
+    whole = torch.cat([(jacobian.T @ part).square().sum(dim=1) for part in blocks])
+    label, size = grouping(starts)
+    if len(size) == len(label):
+        squares = jacobian.squared_norms(weighted[:, None])
+    else:  # the samples of a group as steps of one path
+        members = [(label == g).nonzero()[:, 0] for g in range(len(size))]
+        squares = torch.cat(
+            [jacobian.rows(m).squared_norms(weighted[:, m, None]) for m in members], dim=1
+        )
+    return precision_from(sweep, whole, squares)
 
 
-def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
+def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Truncations:
     """Gradients [N, P] of one truncation, weights included, and the differences at it."""
     along = (G @ differences.directions.T).T[None]
-    return _judged(G[None], precision_of(G, starts), along, differences, starts)
+    return _compared(precision_of(G, starts), along, differences, starts)
 
 
-def precision_of(G: Tensor, starts: Starts) -> Precision:
+def precision_of(G: Tensor, starts: Starts) -> Truncations:
     """Of the mean of gradients [N, P], as of one truncation."""
     sums = group_sums(G, grouping(starts)[0])
     whole, squares = sums.sum(dim=0).square().sum(), sums.square().sum(dim=1)
-    return precision_from(whole[None], squares[None], len(G))
+    return precision_from(G[None], whole[None], squares[None])
 
 
-def precision_from(whole: Tensor, squares: Tensor, n: int) -> Precision:
+def precision_from(gradients: Tensor, whole: Tensor, squares: Tensor) -> Truncations:
     """From |Σ G|² [T] and |Σ_group G|² of each group [T, G]."""
-    groups, square, sums = squares.shape[1], whole / n**2, squares.sum(dim=1)
+    n, groups = gradients.shape[1], squares.shape[1]
+    square, sums = whole / n**2, squares.sum(dim=1)
     variance = (sums / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
     concentration = torch.full_like(sums, torch.nan)
     if groups >= _FEWEST:
         concentration = squares.topk(max(groups // 100, 1), dim=1).values.sum(dim=1) / sums
     doubt = (squares.square().sum(dim=1) / sums**2 - 1 / groups).clamp_min(0.0).sqrt()
     norm = (square - variance).clamp_min(0.0).sqrt()
-    return Precision(norm, variance.sqrt(), concentration, doubt)
+    unknown = torch.full_like(norm, torch.nan), torch.full_like(norm, torch.nan)
+    known = norm, variance.sqrt(), concentration, doubt
+    return Truncations(gradients, *known, torch.zeros_like(norm), unknown, unknown)
 
 
-def _judged(
-    gradients: Tensor,
-    precision: Precision,
-    along: Tensor,
-    differences: Differences,
-    starts: Starts,
-) -> Judged:
+def _compared(
+    known: Truncations, along: Tensor, differences: Differences, starts: Starts
+) -> Truncations:
     """With discrepancy, distance and boundary term of every truncation.
 
     Args:
@@ -212,8 +221,7 @@ def _judged(
     rounding = _ROUNDING * few.abs().mean(dim=2) + 1e-300
     ratio = (gap.abs() / (ERRORS * error + truncation + rounding)).amax(dim=1)
     P = int((differences.directions != 0).any(dim=0).sum())
-    nothing = torch.full_like(ratio, torch.nan)
-    boundary = nothing, nothing
+    boundary = known.boundary
     if differences.boundary is not None:
         flux, spread = mean_and_error(
             differences.boundary, starts.group[: differences.boundary.shape[2]]
@@ -222,8 +230,7 @@ def _judged(
         ratio = torch.maximum(ratio, (flux.abs() / (ERRORS * spread + size + rounding)).amax(dim=1))
         boundary = _size(flux, spread, P)
     ratio = torch.where(torch.isfinite(ratio), ratio, torch.inf)
-    distance = _size(gap, error, P)
-    return Judged(gradients, precision, ratio, distance, boundary)
+    return replace(known, discrepancy=ratio, distance=_size(gap, error, P), boundary=boundary)
 
 
 def _size(slopes: Tensor, errors: Tensor, P: int) -> tuple[Tensor, Tensor]:

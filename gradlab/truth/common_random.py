@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.trajectories import stream
-from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.ways import WAYS
@@ -129,8 +128,7 @@ def own_size(
         action = act(policy, states, noise)
     row = torch.ones_like(action[:, 0]) if weight is None else weight / weight.mean()
     reach, size = (
-        float((row[:, None] * x.square()).mean().sqrt())
-        for x in (gram.along(jacobian, directions), action)
+        float((row[:, None] * x.square()).mean().sqrt()) for x in (jacobian @ directions, action)
     )
     return max(size, 1e-2) / max(reach, 1e-12)
 

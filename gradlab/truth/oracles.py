@@ -14,16 +14,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradlab.data.trajectories import Path
-from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
-    LinearizedPath,
+    Trajectory,
     closed_loop_reward_gradient,
     discounted_costates,
     linearize_path,
@@ -39,7 +39,7 @@ from gradlab.statistics import chains
 
 def piece(
     setting: Setting, steps: int, *, first: int = 0, before: Path | None = None
-) -> LinearizedPath:
+) -> Trajectory:
     """`steps` steps of the simulator's path with its own Jacobians.
 
     Args:
@@ -56,48 +56,9 @@ def piece(
     return linearize_path(path, simulator, K, path.dynamics_noise, setting.termination)
 
 
-def joined(pieces: Sequence[LinearizedPath]) -> LinearizedPath:
+def joined(pieces: Sequence[Trajectory]) -> Trajectory:
     """The whole path of pieces that follow one another."""
-    if len(pieces) == 1:
-        return pieces[0]
-    paths = [piece.path for piece in pieces]
-    path = Path(
-        states=_at_states([path.states for path in paths]),
-        actions=_at_states([path.actions for path in paths]),
-        rewards=torch.cat([path.rewards for path in paths]),
-        policy_noise=_at_states([path.policy_noise for path in paths]),
-        dynamics_noise=torch.cat([path.dynamics_noise for path in paths]),
-        alive=_at_states([path.alive for path in paths]),
-        weight=paths[0].weight,
-        group=paths[0].group,
-    )
-    A, B, r_s, r_a, flags = (
-        torch.cat([getattr(piece, name) for piece in pieces])
-        for name in ("A", "B", "r_s", "r_a", "flags")
-    )
-    return LinearizedPath(path, A, B, r_s, r_a, _at_states([piece.K for piece in pieces]), flags)
-
-
-def shortened(linear: LinearizedPath, steps: int) -> LinearizedPath:
-    """The first steps of a path."""
-    A, B, r_s, r_a, flags = (
-        block[:steps] for block in (linear.A, linear.B, linear.r_s, linear.r_a, linear.flags)
-    )
-    return LinearizedPath(linear.path.cut(steps), A, B, r_s, r_a, linear.K[: steps + 1], flags)
-
-
-def of_starts(linear: LinearizedPath, rows: slice) -> LinearizedPath:
-    """A path from some of its starts."""
-    A, B, r_s, r_a, K, flags = (
-        block[:, rows]
-        for block in (linear.A, linear.B, linear.r_s, linear.r_a, linear.K, linear.flags)
-    )
-    return LinearizedPath(linear.path.rows(rows), A, B, r_s, r_a, K, flags)
-
-
-def _at_states(parts: Sequence[Tensor]) -> Tensor:
-    """H steps have H + 1 states: each piece begins with the last one of the piece before."""
-    return torch.cat([*(part[:-1] for part in parts[:-1]), parts[-1]])
+    return reduce(Trajectory.followed_by, pieces)
 
 
 BLOCK = 50  # steps unrolled between two looks at convergence
@@ -149,7 +110,7 @@ def unroll_first_action(
     tolerance: float = TOLERANCE,
     block: int = BLOCK,
     progress: Progress = silent,
-    keep: list[LinearizedPath] | None = None,
+    keep: list[Trajectory] | None = None,
 ) -> Unrolled:
     """Chain the simulator's Jacobians until the geometric remainder is below the tolerance.
 
@@ -189,7 +150,7 @@ def unroll_first_action(
 
 
 def _reward_terms(
-    linear: LinearizedPath,
+    linear: Trajectory,
     D: Tensor,
     before: Tensor | None,
     discount: float,
@@ -219,11 +180,12 @@ def _judged(
     left = torch.where(ratio < 1, latest * ratio / (1 - ratio), torch.inf)
     eye = torch.eye(jacobian.action_dim, dtype=jacobian.factors[0].signals.dtype)
     rows = eye[:, None].expand(-1, jacobian.samples, -1)
-    reach = gram.squared_norms(jacobian, rows).sum(dim=0).sqrt()  # in θ, of an action gradient of 1
+    # In θ, of an action gradient of 1.
+    reach = jacobian.squared_norms(rows[:, None]).sum(dim=0).sqrt()
     remainder = (reach * left * weight).mean()
     g = gradients[-1:] * weight[:, None]
-    norm = gram.mean_gradients(jacobian, g).norm()
-    error = (gram.squared_norms(jacobian, g)[0].mean() / len(weight)).sqrt()
+    norm = (jacobian.T @ g).norm() / len(weight)
+    error = (jacobian.squared_norms(g[:, None])[0].mean() / len(weight)).sqrt()
     converged = bool(remainder <= tolerance * torch.maximum(norm, error))
     lost = ~torch.isfinite(term).all(dim=2)
     lost_at = int(lost.any(dim=1).int().argmax()) if bool(lost.any()) else -1
@@ -238,7 +200,7 @@ def _judged(
     )
 
 
-def closed_loop_exponent(linear: LinearizedPath, steps: int) -> float:
+def closed_loop_exponent(linear: Trajectory, steps: int) -> float:
     """λ per step of M_{t−1} ⋯ M_0, M = A + BK, over the second half of the first steps of a path:
     the mean over the starts (the first 64), as `gradlab jacobians` has it. NaN below two steps."""
     if steps < 2:
@@ -273,14 +235,14 @@ def unroll_all_actions(setting: Setting) -> Tensor:
 
 
 def all_action_gradients(
-    linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
+    linear: Trajectory, policy: nn.Module, horizon: int, discount: float
 ) -> Tensor:
     """Σ_{t<T} γᵗ J_θπ(s_t)ᵀ λ_t of the T-step return along a path of at least T steps, [N, P]."""
     return early_action_gradients(linear, policy, horizon, horizon, discount)
 
 
 def early_action_gradients(
-    linear: LinearizedPath, policy: nn.Module, count: int, horizon: int, discount: float
+    linear: Trajectory, policy: nn.Module, count: int, horizon: int, discount: float
 ) -> Tensor:
     """Σ_{t<k} γᵗ J_θπ(s_t)ᵀ λ_t of the T-step return, θ in its first k = `count` actions, [N, P].
 
@@ -288,14 +250,14 @@ def early_action_gradients(
     """
     costates = _costates(linear, (horizon,), discount)[0]
     parts = [
-        gram.path_gradients(jacobian, costates[:count, rows])
+        jacobian.gradients(costates[:count, rows])
         for rows, jacobian in _jacobians(linear, policy, count)
     ]
     return torch.cat(parts)
 
 
 def all_action_remainder(
-    linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
+    linear: Trajectory, policy: nn.Module, horizon: int, discount: float
 ) -> tuple[Tensor, float]:
     """Those gradients [N, P], and what more steps would add to their mean:
 
@@ -315,18 +277,16 @@ def left_out(long: Tensor, short: Tensor, horizon: int, discount: float) -> floa
 
 
 def long_and_short(
-    linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
+    linear: Trajectory, policy: nn.Module, horizon: int, discount: float
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the T-step return [N, P], and the mean one of the first 3T/4 steps [P]."""
     m, n = _shorter(horizon), len(linear.path.group)
     long, short = _costates(linear, (horizon, m), discount)
     parts, mean = [], long.new_zeros(1)
     for rows, jacobian in _jacobians(linear, policy, horizon):
-        parts.append(gram.path_gradients(jacobian, long[:horizon, rows]))
+        parts.append(jacobian.gradients(long[:horizon, rows]))
         some = short[:m, rows].reshape(1, -1, short.shape[2])
-        mean = mean + gram.mean_gradients(jacobian.rows(slice(0, some.shape[1])), some)[0] * (
-            some.shape[1] / n
-        )
+        mean = mean + (jacobian.rows(slice(0, some.shape[1])).T @ some)[0] / n
     return torch.cat(parts), mean
 
 
@@ -334,7 +294,7 @@ def _shorter(horizon: int) -> int:
     return 3 * horizon // 4
 
 
-def _costates(linear: LinearizedPath, horizons: tuple[int, ...], discount: float) -> Tensor:
+def _costates(linear: Trajectory, horizons: tuple[int, ...], discount: float) -> Tensor:
     """γᵗ λ_t of each T-step return, [K, H + 1, N, da], importance weights included."""
     tail = tail_gradient(linear.path, None, "Q")
     costates = discounted_costates(linear, tail, discount, horizons)
@@ -342,7 +302,7 @@ def _costates(linear: LinearizedPath, horizons: tuple[int, ...], discount: float
 
 
 def _jacobians(
-    linear: LinearizedPath, policy: nn.Module, horizon: int
+    linear: Trajectory, policy: nn.Module, horizon: int
 ) -> Iterator[tuple[slice, PolicyJacobian]]:
     """The policy's Jacobian along the path, all steps of some starts at a time: a sum over steps
     is then one product, and is written once."""

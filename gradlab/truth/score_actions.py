@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from gradlab.gradients.setting import Setting, grouping
 from gradlab.networks.policies import check_stochastic
 from gradlab.progress import Progress, silent
 from gradlab.systems.system import standard_normal, step_running
-from gradlab.truth.agreement import PRECISION, precision_of
+from gradlab.truth.agreement import PRECISION, EarlyTruth, Status, precision_of
 from gradlab.truth.oracles import effective_horizon
 
 PAIRS = 8
@@ -36,27 +36,6 @@ _CACHED = 2048  # states that are acted on at once: the layers of more leave a c
 _FOLDS = 4  # of starts, each of whose baseline the others fit
 
 
-@dataclass(frozen=True, eq=False)
-class ScoreTruth:
-    """
-    Attributes:
-        status: "score", or "imprecise": by the standard error of the mean with θ in the first
-            action, as of an unrolled truth; "none" where a path left the finite numbers.
-        horizon: T, the steps that the return sums; 0 where there is no truth.
-        finding: why.
-        sums: [K, N, P], with θ in the first 1 … K actions.
-    """
-
-    status: Literal["score", "imprecise", "none"]
-    horizon: int
-    finding: Finding
-    sums: Tensor | None
-
-    def gradients(self, count: int) -> Tensor | None:
-        """Of every start with θ in the first `count` actions, [N, P]; None without a truth."""
-        return None if self.sums is None else self.sums[count - 1]
-
-
 def score_truth(
     setting: Setting,
     counts: Sequence[int],
@@ -64,7 +43,7 @@ def score_truth(
     temperature: float = 0.0,
     pairs: int = PAIRS,
     progress: Progress = silent,
-) -> ScoreTruth:
+) -> EarlyTruth:
     """The truth for several numbers of actions that carry θ.
 
     Args:
@@ -84,17 +63,20 @@ def score_truth(
     lost = int((~paths.to_go.isfinite()).any(dim=0).any(dim=1).sum())
     if lost:
         n = paths.to_go.shape[1]
-        return ScoreTruth("none", 0, Finding("truth_score_lost", "fail", "", lost, n=n), None)
+        return EarlyTruth("none", 0, Finding("truth_score_lost", "fail", "", lost, n=n), None)
     parts = [
         setting.discount**t * _score_products(setting.policy, *step)
         for t, step in enumerate(paths.steps())
     ]
     sums = torch.stack(parts).cumsum(dim=0) * setting.starts.weight[:, None]
+    status: Status
     share = float(precision_of(sums[0], setting.starts).relative)
     if share <= PRECISION:
-        return ScoreTruth("score", steps, Finding("truth_score", "pass", "", steps), sums)
-    found = Finding("truth_score_imprecise", "undecided", "", share, threshold=PRECISION)
-    return ScoreTruth("imprecise", steps, found, sums)
+        status, found = "score", Finding("truth_score", "pass", "", steps)
+    else:
+        status = "imprecise"
+        found = Finding("truth_score_imprecise", "undecided", "", share, threshold=PRECISION)
+    return EarlyTruth(status, steps, found, lambda count: sums[count - 1])
 
 
 def score_gradients(

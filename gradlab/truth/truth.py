@@ -11,7 +11,7 @@ else there is none, and the reason is given.
 
 The longest T at which a sample is precise is one at which it happens to look so: groups 0, 2, 4, …
 choose T with a margin (`AIM`), groups 1, 3, 5, … say what norm and error are
-there. A squared error is taken two of its own standard errors above (`Precision.doubt`).
+there. A squared error is taken two of its own standard errors above (`Truncations.doubt`).
 
 `early_truth`: θ in the first k actions, Σ_{t<k} γᵗ E[J_θπ(s_t)ᵀ ∂_a Q^π(s_t, a_t)], which is what a
 gradient of k − 1 steps that ends in an exact critic expects.
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from gradlab.errors import InputError
 from gradlab.findings import Decision, Finding
 from gradlab.findings.checks import reason
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
-from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.rollout import Trajectory
 from gradlab.gradients.setting import Setting, Starts, grouping
 from gradlab.progress import Progress, silent
 from gradlab.systems.system import by_differences
@@ -41,14 +40,14 @@ from gradlab.truth.agreement import (
     ERRORS,
     PRECISION,
     SPREAD,
-    Judged,
-    Precision,
+    EarlyTruth,
+    Status,
     TrueGradient,
+    Truncations,
     judge_every,
     judge_first,
     precision_of,
     sweep_precision,
-    unchecked,
 )
 from gradlab.truth.common_random import Differences, common_random_differences
 from gradlab.truth.oracles import (
@@ -63,11 +62,9 @@ from gradlab.truth.oracles import (
     effective_horizon,
     joined,
     piece,
-    shortened,
     unroll_first_action,
 )
 
-Status = Literal["converged", "cut", "imprecise", "score", "jumps", "none"]
 _FIRST = 16  # starts that go first where Jacobians are differenced
 _MOST = 1_000_000  # starts that may be asked for
 _LOST = 10.0  # standard errors over the norm, from which on that is lost
@@ -75,58 +72,42 @@ _FEWEST = 8  # groups that are split
 _ABOVE = 2.0  # standard errors of the squared error
 
 
-@dataclass(frozen=True)
-class _Halves:
-    """Precision at every truncation by the half that chooses, and by the one that judges."""
-
-    choosing: Precision
-    judging: Precision
-
-    def chosen(self, judged: Judged) -> Tensor:
-        """[T], where the choosing half finds the mean precise and differences agree."""
-        return self.choosing.within(AIM) & (judged.discrepancy <= 1.0)
-
-    def at(self, judged: Judged, T: int) -> TrueGradient:
-        """The reference at a chosen T, with the norm and the error of the judging half."""
-        return replace(judged, precision=self.judging).at(T)
+# Truncations as known by the half of the groups that chooses, and by the one that judges.
+_Halves = tuple[Truncations, Truncations]
 
 
-def halves_of_sweep(judged: Judged, jacobian: PolicyJacobian, starts: Starts) -> _Halves:
+def halves_of_sweep(known: Truncations, jacobian: PolicyJacobian, starts: Starts) -> _Halves:
     """Of first-action gradients [T, N, da] of every truncation."""
-    sweep = judged.gradients
+    sweep = known.gradients
 
-    def precision(rows: Tensor, few: Starts) -> Precision:
+    def precision(rows: Tensor, few: Starts) -> Truncations:
         return sweep_precision(sweep[:, rows], jacobian.rows(rows), few)
 
-    return _halves(judged, starts, precision)
+    return _halves(known, starts, precision)
 
 
-def halves_of_gradients(judged: Judged, starts: Starts) -> _Halves:
+def halves_of_gradients(known: Truncations, starts: Starts) -> _Halves:
     """Of gradients [1, N, P] of one truncation."""
-    G = judged.gradients[0]
-    return _halves(judged, starts, lambda rows, few: precision_of(G[rows], few))
+    G = known.gradients[0]
+    return _halves(known, starts, lambda rows, few: precision_of(G[rows], few))
 
 
 def _halves(
-    judged: Judged, starts: Starts, precision: Callable[[Tensor, Starts], Precision]
+    known: Truncations, starts: Starts, precision: Callable[[Tensor, Starts], Truncations]
 ) -> _Halves:
     """How squares are spread is a matter of all starts: a half has too few."""
     label, size = grouping(starts)
     if len(size) < _FEWEST:
-        return _Halves(judged.precision, judged.precision)
+        return known, known
     parts = []
     for half in (0, 1):
         rows = (label % 2 == half).nonzero().flatten()
         few = Starts(starts.states[rows], starts.weight[rows], starts.group[rows])
         mine = precision(rows, few)
-        error = mine.error / 2**0.5 * upper(mine.doubt)
-        parts.append(replace(mine, error=error, concentration=judged.precision.concentration))
-    return _Halves(*parts)
-
-
-def upper(doubt: Tensor) -> Tensor:
-    """By what an error is multiplied that is taken at its upper end."""
-    return (1 + _ABOVE * doubt).sqrt()
+        # Taken at its upper end.
+        error = mine.error / 2**0.5 * (1 + _ABOVE * mine.doubt).sqrt()
+        parts.append(replace(known, norm=mine.norm, error=error, doubt=mine.doubt))
+    return parts[0], parts[1]
 
 
 _SHORTER = 0.8  # ratio of the truncations at which a gradient with all actions is tried
@@ -171,7 +152,7 @@ class Truth:
     boundary_se: float
     finding: Finding
     checked: bool = True
-    path: LinearizedPath | None = None
+    path: Trajectory | None = None
     refused: TrueGradient | None = None
     growth: float = float("nan")
 
@@ -223,8 +204,7 @@ def matched_truth(
         if isinstance(ahead, Truth):
             return ahead
         at_most = ahead
-    question = _Question(setting, progress, at_most)
-    pieces: list[LinearizedPath] | None = [] if "all" in kinds else None
+    pieces: list[Trajectory] | None = [] if "all" in kinds else None
     unrolled = unroll_first_action(
         setting, at_least=setting.horizon, at_most=at_most, block=_block(at_most),
         progress=progress, keep=pieces,
@@ -233,19 +213,19 @@ def matched_truth(
     reach = _reach(unrolled, setting.discount)
     sweep = None
     if "first" in kinds:
-        differences = question.differences(reach, "first") if check else None
+        differences = _differences(setting, reach, "first", progress) if check else None
         first = unrolled.gradients[:reach]
-        sweep = judge_first(first, question.jacobian(), setting.starts, differences)
-    cut = _cut(question, unrolled, sweep, pieces)
-    truth = _concluded(question, unrolled, cut, check)
+        sweep = judge_first(first, _jacobian(setting), setting.starts, differences)
+    cut = _cut(setting, unrolled, sweep, pieces, at_most, progress)
+    truth = _concluded(setting, unrolled, cut, check, at_most)
     if pieces is None:
         return truth
-    if not cut.whole:
+    if cut.status != "converged":
         steps = min(setting.horizon, unrolled.horizon)
         truth = replace(truth, growth=closed_loop_exponent(joined(pieces), steps))
     if not truth.admissible:
         return truth
-    return replace(truth, path=shortened(joined(pieces), setting.horizon))
+    return replace(truth, path=joined(pieces).cut(setting.horizon))
 
 
 def _block(at_most: int) -> int:
@@ -258,7 +238,7 @@ def _ahead(setting: Setting, kinds: Collection[str]) -> Truth | int:
     chains outgrow the discount and not even H steps would be precise."""
     H, discount, n = max(setting.horizon, 1), setting.discount, len(setting.starts.states)
     few = setting.starts.block(slice(0, _FIRST))
-    pieces: list[LinearizedPath] = []
+    pieces: list[Trajectory] = []
     steps = max(BLOCK, H)
     unrolled = unroll_first_action(
         replace(setting, starts=few), at_most=steps, block=steps, keep=pieces
@@ -288,57 +268,69 @@ def _reach(unrolled: Unrolled, discount: float) -> int:
     return longest if unrolled.converged else min(longest, effective_horizon(discount))
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """The references at the T that cuts them; `whole`: both converge and nothing is cut."""
-
-    horizon: int
-    first: TrueGradient | None
-    every: TrueGradient | None
-    whole: bool
-    remainder: float
-
-    @property
-    def references(self) -> list[TrueGradient]:
-        return [reference for reference in (self.first, self.every) if reference is not None]
+def _unjudged(setting: Setting, unrolled: Unrolled, horizon: int) -> Truth:
+    """What unrolling alone knows: "converged", or to be "cut"."""
+    nothing, n = float("nan"), len(unrolled.lyapunov)
+    return Truth(
+        status="converged" if unrolled.converged else "cut",
+        horizon=horizon,
+        first=None,
+        every=None,
+        lyapunov=float(unrolled.lyapunov.max()),
+        remainder=unrolled.remainder,
+        flagged=unrolled.flagged / (unrolled.horizon * n),
+        boundary=nothing,
+        boundary_se=nothing,
+        finding=_diverges(unrolled, setting.discount, n),
+        checked=False,
+    )
 
 
 def _cut(
-    question: _Question,
+    setting: Setting,
     unrolled: Unrolled,
-    sweep: Judged | None,
-    pieces: list[LinearizedPath] | None,
-) -> _Cut:
-    """One T for both kinds of gradients, the longest that is admissible."""
-    reach = _reach(unrolled, question.setting.discount)
+    sweep: Truncations | None,
+    pieces: list[Trajectory] | None,
+    at_most: int,
+    progress: Progress,
+) -> Truth:
+    """One T for both kinds of gradients, the longest that is admissible; "converged" where both do
+    and nothing is cut."""
+    reach = _reach(unrolled, setting.discount)
+    begun = _unjudged(setting, unrolled, reach)
     if sweep is not None and pieces is None and sweep.at(reach).good:
-        return _Cut(reach, sweep.at(reach), None, unrolled.converged, unrolled.remainder)
+        return replace(begun, first=sweep.at(reach))
     T, good, halves = reach, torch.ones(reach, dtype=torch.bool), None
     if sweep is not None:
-        halves = halves_of_sweep(sweep, question.jacobian(), question.setting.starts)
-        good = halves.chosen(sweep)
+        halves = halves_of_sweep(sweep, _jacobian(setting), setting.starts)
+        good = halves[0].within(AIM)
         if not sweep.at(reach).good:  # what one half of the starts chooses, if the other agrees
             admissible = good.nonzero().flatten() + 1
-            admissible = admissible[admissible >= max(question.setting.horizon, 1)]
+            admissible = admissible[admissible >= max(setting.horizon, 1)]
             T = int(admissible[-1]) if len(admissible) else len(good)
-            T = T if halves.at(sweep, T).good else len(sweep.gradients)
+            T = T if halves[1].at(T).good else len(sweep.gradients)
     whole = reach == T
-    cut = _Cut(T, None, None, unrolled.converged and whole, unrolled.remainder)
+    cut = replace(begun, horizon=T, status=begun.status if whole else "cut")
     if pieces is not None:
-        every = _every(question, shortened(joined(pieces), T), good, cut.whole, not whole)
-        cut = replace(every, remainder=max(cut.remainder, every.remainder))
+        linear = joined(pieces).cut(T)
+        cut = _every(setting, cut, linear, good, not whole, at_most, progress)
     if sweep is None or halves is None:
         return cut
     if cut.horizon < reach:
-        return replace(cut, first=halves.at(sweep, cut.horizon))
+        return replace(cut, first=halves[1].at(cut.horizon))
     return replace(cut, first=sweep.at(reach))
 
 
-def _concluded(question: _Question, unrolled: Unrolled, cut: _Cut, checked: bool) -> Truth:
+def _references(truth: Truth) -> list[TrueGradient]:
+    return [reference for reference in (truth.first, truth.every) if reference is not None]
+
+
+def _concluded(
+    setting: Setting, unrolled: Unrolled, cut: Truth, checked: bool, at_most: int
+) -> Truth:
     """The truth that the references make, or none."""
-    setting, n = question.setting, len(question.setting.starts.states)
-    references = cut.references
-    status = _status(references, cut.whole) if setting.horizon <= cut.horizon else "none"
+    n, references, whole = len(setting.starts.states), _references(cut), cut.status == "converged"
+    status = _status(references, whole) if setting.horizon <= cut.horizon else "none"
     kept = status != "none"
     if status == "none":
         found = _obstacle(cut, unrolled, setting.discount, n)
@@ -348,23 +340,19 @@ def _concluded(question: _Question, unrolled: Unrolled, cut: _Cut, checked: bool
             few or references, key=lambda each: each.concentration if few else each.relative_se
         )
         found = imprecise(worst, n)
-    elif status == "cut" and question.at_most < AT_MOST:
-        found = Finding(
-            "truth_cut_by_steps", "pass", "", cut.horizon, threshold=question.at_most, n=n
-        )
+    elif status == "cut" and at_most < AT_MOST:
+        found = Finding("truth_cut_by_steps", "pass", "", cut.horizon, threshold=at_most, n=n)
     else:
         code = f"truth_{status}" if checked else "truth_unchecked"
         found = Finding(code, "pass", "", cut.horizon, n=n)
     worst = max(references, key=lambda reference: reference.boundary)
-    return Truth(
+    return replace(
+        cut,
         status=status,
-        horizon=cut.horizon,
         first=cut.first if kept else None,
         every=cut.every if kept else None,
         refused=None if kept else cut.every,
-        lyapunov=float(unrolled.lyapunov.max()),
-        remainder=cut.remainder if cut.whole else float("nan"),
-        flagged=unrolled.flagged / (unrolled.horizon * n),
+        remainder=cut.remainder if whole else float("nan"),
         boundary=worst.boundary,
         boundary_se=worst.boundary_se,
         finding=found,
@@ -383,13 +371,13 @@ def imprecise(reference: TrueGradient, n: int, decision: Decision = "undecided")
     return Finding("truth_imprecise", decision, "", error, threshold=PRECISION, n=n, more=more)
 
 
-def _obstacle(cut: _Cut, unrolled: Unrolled, discount: float, n: int) -> Finding:
+def _obstacle(cut: Truth, unrolled: Unrolled, discount: float, n: int) -> Finding:
     """Why there is no truth."""
     if unrolled.lost:
         return Finding("truth_lost", "fail", "", unrolled.lost, n=n, at=f"step {unrolled.lost_at}")
     if not unrolled.converged:
         return _diverges(unrolled, discount, n)
-    worst = max(cut.references, key=lambda reference: reference.discrepancy)
+    worst = max(_references(cut), key=lambda reference: reference.discrepancy)
     if worst.boundary > ERRORS * worst.boundary_se:
         size, norm = worst.boundary, worst.norm
         return Finding("truth_misses_boundary", "fail", "", size, threshold=norm, n=n)
@@ -404,108 +392,89 @@ def _diverges(unrolled: Unrolled, discount: float, n: int) -> Finding:
 
 
 def _given_up(
-    setting: Setting, kinds: Collection[str], unrolled: Unrolled, linear: LinearizedPath
+    setting: Setting, kinds: Collection[str], unrolled: Unrolled, linear: Trajectory
 ) -> Truth:
     """No truth, as the starts that went first show; their own gradient is kept."""
-    nothing, n = float("nan"), len(linear.path.group)
-    refused, growth = None, nothing
-    if "all" in kinds:
-        G = all_action_gradients(linear, setting.policy, unrolled.horizon, setting.discount)
-        refused = unchecked(G, precision_of(G, setting.starts.block(slice(0, n))))
-        growth = closed_loop_exponent(linear, min(setting.horizon, unrolled.horizon))
-    return Truth(
-        status="none",
-        horizon=unrolled.horizon,
-        first=None,
-        every=None,
-        lyapunov=float(unrolled.lyapunov.max()),
-        growth=growth,
-        refused=refused,
-        remainder=nothing,
-        flagged=unrolled.flagged / (unrolled.horizon * n),
-        boundary=nothing,
-        boundary_se=nothing,
-        finding=_diverges(unrolled, setting.discount, n),
-        checked=False,
-    )
+    truth = replace(_unjudged(setting, unrolled, unrolled.horizon), status="none")
+    truth = replace(truth, remainder=float("nan"))
+    if "all" not in kinds:
+        return truth
+    G = all_action_gradients(linear, setting.policy, unrolled.horizon, setting.discount)
+    few = setting.starts.block(slice(0, len(G)))
+    growth = closed_loop_exponent(linear, min(setting.horizon, unrolled.horizon))
+    return replace(truth, refused=precision_of(G, few).at(1), growth=growth)
 
 
-@dataclass(frozen=True)
-class _Question:
-    """Whose truth is asked for, and for how many steps at most."""
+def _differences(setting: Setting, T: int, actions: str, progress: Progress) -> Differences:
+    of_this_length = replace(setting, horizon=T)
+    return common_random_differences(of_this_length, actions=actions, progress=progress)
 
-    setting: Setting
-    progress: Progress
-    at_most: int
 
-    def differences(self, T: int, actions: str) -> Differences:
-        of_this_length = replace(self.setting, horizon=T)
-        return common_random_differences(of_this_length, actions=actions, progress=self.progress)
-
-    def jacobian(self) -> PolicyJacobian:
-        """Of the policy at the starts."""
-        policy, starts = self.setting.policy, self.setting.starts
-        noise = starts.policy_noise(policy, self.setting.seed, 0)
-        return policy_jacobian(policy, starts.states, noise)
-
-    def extended(self, linear: LinearizedPath, T: int) -> LinearizedPath:
-        """The path, continued up to T steps."""
-        H = linear.path.horizon
-        more = piece(self.setting, T - H, first=H, before=linear.path)
-        return joined([linear, more])
+def _jacobian(setting: Setting) -> PolicyJacobian:
+    """Of the policy at the starts."""
+    noise = setting.starts.policy_noise(setting.policy, setting.seed, 0)
+    return policy_jacobian(setting.policy, setting.starts.states, noise)
 
 
 def _every(
-    question: _Question, linear: LinearizedPath, good: Tensor, whole: bool, chosen: bool
-) -> _Cut:
-    """The gradient with all actions at the longest T where it, and `good`, are admissible.
+    setting: Setting,
+    cut: Truth,
+    linear: Trajectory,
+    good: Tensor,
+    chosen: bool,
+    at_most: int,
+    progress: Progress,
+) -> Truth:
+    """With the gradient of all actions at the longest T where it, and `good`, are admissible.
 
     Args:
+        cut: where it converged nothing is cut, so go on until this one converges, too.
         linear: the simulator's path, where to begin with T.
         good: [reach], where the first-action gradient is admissible, if it is asked for.
-        whole: nothing is cut there, so go on until this one converges too.
         chosen: one half of the starts chose this T, so the other judges it.
     """
-    setting, remainder, T = question.setting, float("nan"), linear.path.horizon
-    policy, starts, discount = setting.policy, setting.starts, setting.discount
+    T, policy, starts, discount = cut.horizon, setting.policy, setting.starts, setting.discount
+    whole = cut.status == "converged"
     if whole:
-        linear, G, remainder, whole = _until_converged(question, linear)
+        linear, G, remainder, whole = _until_converged(setting, linear, at_most)
+        cut = replace(cut, remainder=max(cut.remainder, remainder))
     else:
         G = all_action_gradients(linear, policy, T, discount)
     longest = linear.path.horizon
-    differences = question.differences(longest, "all")
+    cut = replace(cut, horizon=longest, status="converged" if whole else "cut")
+    differences = _differences(setting, longest, "all", progress)
     judged = judge_every(G, starts, differences.at(longest))
-    best = halves_of_gradients(judged, starts).at(judged, 1) if chosen else judged.at(1)
+    best = (halves_of_gradients(judged, starts)[1] if chosen else judged).at(1)
     if best.good:
-        return _Cut(longest, None, best, whole, remainder)
+        return replace(cut, every=best)
     for t in _shorter(longest, setting.horizon):
         if not good[min(t, len(good)) - 1]:
             continue
         G = all_action_gradients(linear, policy, t, discount)
         judged = judge_every(G, starts, differences.at(t))
-        halves = halves_of_gradients(judged, starts)
-        if halves.chosen(judged):
-            shorter = halves.at(judged, 1)
-            if shorter.good:
-                return _Cut(t, None, shorter, False, float("nan"))
+        choosing, judging = halves_of_gradients(judged, starts)
+        if choosing.within(AIM):
+            if judging.at(1).good:
+                return replace(cut, horizon=t, status="cut", every=judging.at(1))
             break  # another t would be chosen by the half that judges
-    return _Cut(longest, None, best, whole, remainder)
+    return replace(cut, every=best)
 
 
 def _until_converged(
-    question: _Question, linear: LinearizedPath
-) -> tuple[LinearizedPath, Tensor, float, bool]:
+    setting: Setting, linear: Trajectory, at_most: int
+) -> tuple[Trajectory, Tensor, float, bool]:
     """A path so long that the gradient with all actions leaves out less than the tolerance, and
     that gradient [N, P]."""
     while True:
-        T, discount = linear.path.horizon, question.setting.discount
-        G, remainder = all_action_remainder(linear, question.setting.policy, T, discount)
+        T, discount = linear.path.horizon, setting.discount
+        G, remainder = all_action_remainder(linear, setting.policy, T, discount)
         error = float((G.square().sum(dim=1).mean() / len(G)).sqrt())
         room = TOLERANCE * max(float(G.mean(dim=0).norm()), error)
-        if not remainder > room or question.at_most <= T:
+        if not remainder > room or at_most <= T:
             return linear, G, remainder, remainder <= room
         missing = np.log(max(room, 1e-300) / remainder) / np.log(discount)
-        linear = question.extended(linear, min(T + int(np.ceil(missing)) + 1, question.at_most))
+        steps = min(T + int(np.ceil(missing)) + 1, at_most) - T
+        linear = joined([linear, piece(setting, steps, first=T, before=linear.path)])
 
 
 def _shorter(T: int, horizon: int) -> Iterator[int]:
@@ -524,32 +493,6 @@ def _status(references: list[TrueGradient], whole: bool) -> Status:
     return "imprecise" if whole else "none"
 
 
-@dataclass(frozen=True, eq=False)
-class EarlyTruth:
-    """
-    Attributes:
-        status: of the truth with θ in the first action, by which this one stands or falls.
-        horizon: T, the steps that the return sums; 0 where there is no truth.
-        finding: why.
-        path: of the simulator, T steps long; None where there is no truth.
-    """
-
-    setting: Setting
-    status: Status
-    horizon: int
-    finding: Finding
-    path: LinearizedPath | None
-
-    def gradients(self, count: int) -> Tensor | None:
-        """Of every start with θ in the first `count` actions, [N, P]; None without a truth."""
-        if self.path is None:
-            return None
-        setting = self.setting
-        return early_action_gradients(
-            self.path, setting.policy, count, self.horizon, setting.discount
-        )
-
-
 def early_truth(setting: Setting, counts: Sequence[int], *, check: bool = True) -> EarlyTruth:
     """The truth for several numbers of actions that carry θ.
 
@@ -563,6 +506,11 @@ def early_truth(setting: Setting, counts: Sequence[int], *, check: bool = True) 
     longest = replace(setting, horizon=max(setting.horizon, most))
     truth = matched_truth(longest, kinds=["first"], check=check)
     if not truth.admissible:
-        return EarlyTruth(setting, truth.status, 0, truth.finding, None)
+        return EarlyTruth(truth.status, 0, truth.finding, None)
     steps = truth.horizon + (0 if truth.status == "cut" else most - 1)
-    return EarlyTruth(setting, truth.status, steps, truth.finding, piece(setting, steps))
+    linear = piece(setting, steps)
+
+    def gradients(count: int) -> Tensor:
+        return early_action_gradients(linear, setting.policy, count, steps, setting.discount)
+
+    return EarlyTruth(truth.status, steps, truth.finding, gradients)

@@ -221,7 +221,7 @@ def _to_train(
     }
     identity, config = choice.identities[name], profile.config
     followed = identity.systems == ("model", "model") and identity.actions in rows and h
-    data = identity.data or not (h or WAYS[identity.actions].every)  # the same gradient
+    data = identity.data or not (h or WAYS[identity.actions].all_actions)  # the same gradient
     if not start:
         return "", _BEGINS
     if not (followed or data) or trimmed_share(config) or config.get("entropy"):

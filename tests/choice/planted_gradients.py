@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from gradlab.measurement.assembly import assembled
-from gradlab.statistics.grams import GroupProducts, Kernels
+from gradlab.statistics.grams import Kernels
 from gradlab.statistics.moments import estimates
 from tests.planted_moments import moments
 
@@ -28,8 +28,8 @@ def planted(gradients, truth, batch=64, kernels=True, admissible=True, **config)
     fold = np.arange(len(X)) % 2
     own = X @ X.swapaxes(1, 2)
     total = np.stack([X @ X[fold == f].sum(axis=0).T for f in (0, 1)])
-    parts = GroupProducts(np.ones(len(X)), own, own, total, fold)
-    kernel = Kernels("first", tuple(gradients), admissible, parts)
+    parts = np.ones(len(X)), own, own, total, fold
+    kernel = Kernels("first", tuple(gradients), admissible, *parts)
     return dataclasses.replace(profile, kernels=(kernel,) if kernels else ())
 
 

@@ -21,7 +21,7 @@ from scipy.linalg import solve_discrete_are, solve_discrete_lyapunov
 
 from gradlab.measurement.assembly import assembled
 from gradlab.runs.profile import Profile
-from gradlab.statistics.grams import GroupProducts, Kernels
+from gradlab.statistics.grams import Kernels
 from gradlab.statistics.moments import Array
 from tests.planted_moments import explicit_grams, moments
 
@@ -143,8 +143,8 @@ def measured(
     cells = {cell: moments(G, truth, group) for cell, G in samples.items()}
     found = assembled(cells, max(HORIZONS), batch, config, {}, facts)
     grams = explicit_grams(np.stack([*samples.values(), truth], axis=1), group)
-    products = GroupProducts(grams.size, grams.own, grams.within, grams.total, grams.fold)
-    return replace(found, kernels=(Kernels("objective", tuple(samples), True, products),))
+    products = grams.size, grams.own, grams.within, grams.total, grams.fold
+    return replace(found, kernels=(Kernels("objective", tuple(samples), True, *products),))
 
 
 def _samples(G: Array, s: Array) -> Array:

@@ -21,7 +21,7 @@ from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic, VCritic
-from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
+from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithms import find, with_changes
 from gradlab.verdicts.choice import advice_of, chosen, statements
 from gradlab.verdicts.facts import facts
@@ -297,9 +297,13 @@ def test_measured_weights_and_rules_are_judged_on_the_half_that_did_not_choose_t
 
 
 def test_both_papers_have_one_rule_as_a_function_of_time_over_the_ramp():
+    """MPG-J: e_i = λ^i, then λ^(max − i); λ rises from 1 − η to 1 and falls back (eq. 10, 11)."""
+    steps = np.array([0, 3, 25])
     for k in (0, 700, 2000, 3100, 4000, 5000):
-        journal = MpgJournalWeights(iterations=4000)(k, [0, 3, 25])
-        assert MpgWeights(ramp=4000)(k, [0, 3, 25]) == pytest.approx(journal, rel=1e-9)
+        progress = min(k / 4000, 1)
+        base = 1 - 0.1 * abs(1 - 2 * progress)
+        powers = np.exp(1 / base ** (steps if progress <= 0.5 else 25 - steps))
+        assert MpgWeights(ramp=4000)(k, steps) == pytest.approx(powers / powers.sum(), rel=1e-9)
 
 
 def test_other_batches_are_judged_at_all_horizons_although_few_keep_inner_products():

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
-from gradlab.gradients.courses import TermRequest
-from gradlab.gradients.estimator import BLOCK, Estimator, checked, first_horizon, softened
-from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
+from gradlab.gradients.estimator import BLOCK, Estimator, checked, first_horizon, with_entropy
 from gradlab.gradients.setting import Starts
-from gradlab.gradients.weighted_terms import carried
+from gradlab.gradients.trajectory import TermRequest
+from gradlab.gradients.weighted_terms import costate_terms
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,13 @@ def horizon_gradients(
     """
     begin = checked(estimator, policy, starts, termination)
     chosen = _chosen(estimator, horizons)
-    plain, policy = softened(estimator, policy)
+    plain, policy = with_entropy(estimator, policy)
     n, norms = len(begin.states), []
     means: Tensor | None = None
     for rows in begin.blocks(block):
-        terms = carried(plain, TermRequest(policy, rows, chosen, seed, termination))
-        norms.append(path_squared_norms(terms.jacobian, terms.costates))
-        mean = path_mean_gradients(terms.jacobian, terms.costates, terms.ends)
-        share = mean.double() * (len(rows.states) / n)
+        terms = costate_terms(plain, TermRequest(policy, rows, chosen, seed, termination))
+        norms.append(terms.jacobian.squared_norms(terms.costates))
+        share = terms.sums().double() / n
         means = share if means is None else means.add_(share)
     assert means is not None  # there is a start, and so a block
     grouped = len(np.unique(begin.group.cpu().numpy())) < n

@@ -18,7 +18,7 @@ import gradlab.gradients.rollout as rollouts
 from gradlab import Estimator, Tail, systems
 from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
-from gradlab.gradients import gram
+from gradlab.gradients import policy_jacobian as operator
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.setting import Starts, as_starts
@@ -455,7 +455,7 @@ PARAMETERISED = {
 
 
 @pytest.mark.parametrize("kind", PARAMETERISED)
-def test_kernels_equal_explicit_gradients(kind, monkeypatch):
+def test_kernels_equal_explicit_gradients(kind):
     make, width, falls_back = PARAMETERISED[kind]
     torch.manual_seed(0)
     policy, n = make(), 7
@@ -468,31 +468,17 @@ def test_kernels_equal_explicit_gradients(kind, monkeypatch):
         jacobian = policy_jacobian(policy, states, noise)
     G = torch.stack([explicit(policy, states, noise, each) for each in g])
     close = dict(rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gram.path_gradients(jacobian, g[:1]), G[0], **close)
-    torch.testing.assert_close(gram.mean_gradients(jacobian, g), G.mean(dim=1), **close)
-    torch.testing.assert_close(gram.squared_norms(jacobian, g), (G**2).sum(dim=2), **close)
+    torch.testing.assert_close(jacobian.gradients(g[:1]), G[0], **close)
+    torch.testing.assert_close(jacobian.T @ g, G.sum(dim=1), **close)
+    torch.testing.assert_close(jacobian.squared_norms(g[:, None]), (G**2).sum(dim=2), **close)
     v = torch.randn(3, G.shape[2]).double()
     basis = torch.eye(2).double()
     rows = torch.stack([explicit(policy, states, noise, row.expand(n, 2)) for row in basis])
     want = torch.einsum("anp,dp->dna", rows, v)
-    torch.testing.assert_close(gram.along(jacobian, v), want, **close)
-    group = torch.tensor([0, 0, 1, 2, 2, 2, 3])
-    total, within = gram.products(jacobian, g, group)
-    rows = torch.einsum("knp,kp->kn", G, G.sum(dim=1))
-    torch.testing.assert_close((g * total).sum(dim=2), rows, **close)
-    same = (group[:, None] == group[None]).double()
-    inside = torch.einsum("knp,nm,kmp->kn", G, same, G)
-    torch.testing.assert_close((g * within).sum(dim=2), inside, **close)
-    monkeypatch.setattr(gram, "PAIRS", 1)
-    chunked, _ = gram.products(jacobian, g, group)
-    torch.testing.assert_close(chunked, total, **close)
-    monkeypatch.setattr(gram, "KERNEL", 0)
-    mixed = torch.tensor([2, 0, 1, 2, 0, 2, 3])
-    by_sums, inside = gram.products(jacobian, g, mixed)
-    torch.testing.assert_close(by_sums, total, **close)
-    same = (mixed[:, None] == mixed[None]).double()
-    want = torch.einsum("knp,nm,kmp->kn", G, same, G)
-    torch.testing.assert_close((g * inside).sum(dim=2), want, **close)
+    torch.testing.assert_close(jacobian @ v, want, **close)
+    own = torch.randn(n, G.shape[2]).double()
+    want = torch.einsum("anp,np->na", rows, own)[None]
+    torch.testing.assert_close(jacobian.along_own(own), want, **close)
 
 
 def test_path_gradients_sum_over_time():
@@ -502,7 +488,7 @@ def test_path_gradients_sum_over_time():
     none = torch.zeros(t * n, 0).double()
     jacobian = policy_jacobian(policy, states.flatten(0, 1), none)
     want = sum(explicit(policy, s, none[:n], c) for s, c in zip(states, costates, strict=True))
-    torch.testing.assert_close(gram.path_gradients(jacobian, costates), want)
+    torch.testing.assert_close(jacobian.gradients(costates), want)
 
 
 @pytest.mark.parametrize("kind", PARAMETERISED)
@@ -516,13 +502,13 @@ def test_path_kernels_equal_explicit_path_gradients(kind, monkeypatch):
     for k, horizon in enumerate(horizons):
         costates[k, horizon + 1 :] = 0
     jacobian = policy_jacobian(policy, states, noise)
-    G = torch.stack([gram.path_gradients(jacobian, each) for each in costates])
+    G = torch.stack([jacobian.gradients(each) for each in costates])
     close = dict(rtol=1e-12, atol=1e-12)
     for thin, rows, entries in ((4096, 1024, 1 << 22), (0, 7, 1)):
-        monkeypatch.setattr(gram, "THIN", thin)
-        monkeypatch.setattr(gram, "ROWS", rows)
-        monkeypatch.setattr(gram, "ENTRIES", entries)
-        norms = gram.path_squared_norms(jacobian, costates)
+        monkeypatch.setattr(operator, "THIN", thin)
+        monkeypatch.setattr(operator, "ROWS", rows)
+        monkeypatch.setattr(operator, "ENTRIES", entries)
+        norms = jacobian.squared_norms(costates)
         torch.testing.assert_close(norms, (G**2).sum(dim=2), **close)
-        means = gram.path_mean_gradients(jacobian, costates, horizons)
-        torch.testing.assert_close(means, G.mean(dim=1), **close)
+        sums = jacobian.T @ costates.flatten(1, 2)
+        torch.testing.assert_close(sums, G.sum(dim=1), **close)

@@ -23,8 +23,8 @@ from gradlab import Estimator, Tail, systems
 from gradlab.data.trajectories import child
 from gradlab.errors import InputError
 from gradlab.gradients import named, weighted_terms
-from gradlab.gradients.courses import Cut, TermRequest, nodes
 from gradlab.gradients.setting import as_starts
+from gradlab.gradients.trajectory import GradientStop, TermRequest, nodes
 from gradlab.gradients.weighted_terms import (
     _inverse_variance,
     _pilot,
@@ -421,7 +421,8 @@ def test_the_mean_of_ddcg_is_right_where_the_pathwise_gradient_is_not(terminal):
         assert error["ddcg"][1] < error["all"][1] * 1.05
 
 
-CUTS = [Cut(transition=True), Cut(decay=0.8), Cut(stop=1), Cut(stop=2), Cut(stop=2, decay=0.7)]
+CHOSEN = ((True, 1.0, 0), (False, 0.8, 0), (False, 1.0, 1), (False, 1.0, 2), (False, 0.7, 2))
+CUTS = [GradientStop(*each) for each in CHOSEN]
 
 
 def moved(model, s, a, xi, cut):
@@ -458,7 +459,7 @@ def test_a_cut_gradient_is_that_of_the_detached_loop(cut, actions):
     got = estimator.gradients(policy, starts, seed=5)
     want = loop(SIM, policy, critic, starts, 3, actions == "all", cut, 5)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
-    whole = replace(estimator, cut=Cut()).gradients(policy, starts, seed=5)
+    whole = replace(estimator, cut=GradientStop()).gradients(policy, starts, seed=5)
     assert (got - whole).norm() > 1e-3 * whole.norm()
 
 
@@ -469,7 +470,7 @@ def test_one_cut_leaves_the_estimators_beside_it_whole():
     policy.weight.data = torch.tensor([[-0.6, -0.9]]).double()
     whole = named.bptt(task.simulator, task.discount, 4)
     first = replace(named.bptt(task.simulator, task.discount, 4), actions="first")
-    cut = Cut(transition=True)
+    cut = GradientStop(transition=True)
     chosen = {"whole": whole, "cut": replace(whole, cut=cut), "all": replace(whole)}
     chosen |= {"first": first, "first cut": replace(first, cut=cut), "one": replace(first)}
     profile = gradlab.measure(
@@ -487,7 +488,7 @@ def test_one_cut_leaves_the_estimators_beside_it_whole():
 
 def test_a_soft_gradient_is_cut_at_the_density_of_later_actions_too():
     policy, critic, starts = ingredients()
-    soft = replace(named.maac(SIM, critic, GAMMA, 2, 0.3), cut=Cut(transition=True))
+    soft = replace(named.maac(SIM, critic, GAMMA, 2, 0.3), cut=GradientStop(transition=True))
     begin = as_starts(starts, 2)
     s, total = begin.states, 0.0
     for t in range(3):
@@ -510,14 +511,14 @@ def test_decay_has_a_name_of_its_own_beside_the_default_estimators():
     task = gradlab.tasks.linear_quadratic(discount=0.8)
     chosen = estimators_at(task, lambda s, a: -(s**2).sum(1), None, 4, also=("decay_0.9",))
     decayed = chosen["true_dynamics_decay_0.9"]
-    assert decayed.cut == Cut(decay=0.9) and decayed.actions == "all"
+    assert decayed.cut == GradientStop(decay=0.9) and decayed.actions == "all"
     made = identify(chosen, task.simulator)["true_dynamics_decay_0.9"]
     known = by_known_name(["true_dynamics_decay_0.9"])["true_dynamics_decay_0.9"]
     assert made.cut == known.cut == "decay 0.9"
     assert describe(made) == ("the simulator", "BPTT, decay 0.9")
     stopped = estimators_at(task, lambda s, a: -(s**2).sum(1), None, 4, also=("stop_3",))
     made = identify(stopped, task.simulator)["true_dynamics_stop_3"]
-    assert stopped["true_dynamics_stop_3"].cut == Cut(stop=3)
+    assert stopped["true_dynamics_stop_3"].cut == GradientStop(stop=3)
     assert made.cut == by_known_name(["true_dynamics_stop_3"])["true_dynamics_stop_3"].cut
     assert describe(made) == ("the simulator", "BPTT, stop 3")
     for name in (
@@ -532,17 +533,20 @@ def test_decay_has_a_name_of_its_own_beside_the_default_estimators():
         with pytest.raises(InputError, match=rf"also is '{name}', expected one of"):
             MeasureConfig(also=(name,))
     with pytest.raises(InputError, match="decay of a cut is 2, expected a number from 0 to 1"):
-        Cut(decay=2)
+        GradientStop(decay=2)
 
 
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        (lambda: Cut(("transition",)), "transition of a cut is .*True or False"),
-        (lambda: replace(named.bptt(linear(), 0.9, 2), cut="observation"), "expected a Cut"),
+        (lambda: GradientStop(("transition",)), "transition of a cut is .*True or False"),
+        (
+            lambda: replace(named.bptt(linear(), 0.9, 2), cut="observation"),
+            "expected a GradientStop",
+        ),
         (
             lambda: replace(
-                named.likelihood_ratio(linear(), None, 0.9, 2), cut=Cut(transition=True)
+                named.likelihood_ratio(linear(), None, 0.9, 2), cut=GradientStop(transition=True)
             ),
             "nothing is differentiated",
         ),

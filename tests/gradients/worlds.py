@@ -121,7 +121,7 @@ def reference_gradients(
     states, tail, horizon = estimator.states, estimator.tail, estimator.tail.horizon
     jacobians = states if estimator.jacobians is None else estimator.jacobians
     frozen = copy.deepcopy(policy)
-    later = policy if estimator.way.every else frozen
+    later = policy if estimator.way.all_actions else frozen
     path = rollout(states, policy, starts, horizon, seed)
     xi = jacobian_noise(states, jacobians, path)
     s, total, discounting = starts.states, starts.states.new_zeros(len(starts.weight)), 1.0

@@ -12,14 +12,13 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.start_laws import repeated, visits
 from gradlab.measurement import accumulator, grams
 from gradlab.measurement import resolve as memory
 from gradlab.measurement.accumulator import accumulated
-from gradlab.measurement.grams import Held
+from gradlab.measurement.grams import TermCache, TermSource
 from gradlab.measurement.inner_products import estimator_moments
 from gradlab.measurement.visited import (
     SAMPLES,
@@ -103,10 +102,9 @@ def assert_same(found, want):
 
 
 @pytest.mark.parametrize("group", [ALONE, APART], ids=["alone", "groups"])
-@pytest.mark.parametrize("many", [False, True], ids=["kernel", "sums"])
+@pytest.mark.parametrize("many", [False, True], ids=["whole", "blocks"])
 def test_kernels_hold_the_inner_products_of_explicit_gradients(group, many, monkeypatch):
     if many:
-        monkeypatch.setattr(gram, "KERNEL", 0)
         monkeypatch.setattr(grams, "SAMPLES", 5)
         monkeypatch.setattr(grams, "BYTES", 1.0)  # one row of a weight at a time
     world = World(group)
@@ -115,7 +113,7 @@ def test_kernels_hold_the_inner_products_of_explicit_gradients(group, many, monk
     noise = world.starts.policy_noise(world.policy, 0, 0)
     J = policy_jacobian(world.policy, world.starts.states, noise)
     weighted = truth.first.gradients * world.starts.weight[:, None]
-    ends = {"first": gram.path_gradients(J, weighted[None]), "all": truth.every.gradients}
+    ends = {"first": J.gradients(weighted[None]), "all": truth.every.gradients}
     assert first.cells[0] == ("data", 0)
     assert {name for name, _ in every.cells} == {"all", "score"}
     for each in (first, every):
@@ -267,16 +265,18 @@ def test_errors_of_pairs_of_cells_are_those_of_the_cells(found):
 @pytest.fixture
 def small(monkeypatch):
     """As little memory as makes 60 starts too many."""
-    monkeypatch.setattr(memory, "MEMORY", 2e9)
+    monkeypatch.setattr(memory, "MEMORY", 2e4)
     monkeypatch.setattr(memory.machine, "memory", lambda: 0.0)
-    monkeypatch.setattr(memory, "_held", lambda *asked: 10**9)
 
 
 @pytest.mark.parametrize("starts", [60, 10**9])
 def test_what_does_not_fit_is_refused_with_the_sizes_and_what_fits(small, starts):
     critic = QCritic(2, 1, hidden=(4,))
     task = gradlab.tasks.double_integrator()
-    with pytest.raises(InputError, match=r"(?s)MB of each.*GB.*about \d+ starts fit"):
+    with pytest.raises(
+        InputError,
+        match=r"(?s)MB of each.*GB.*about \d+ starts fit.*shorter horizon or a smaller policy",
+    ):
         gradlab.measure(task, nn.Linear(2, 1).double(), critic, horizon=2, starts=starts)
 
 
@@ -342,12 +342,11 @@ def test_a_gradient_that_is_the_truth_keeps_its_digits(monkeypatch):
     T, n = truth.every.gradients, truth.horizon
     sim = world.simulator
     same = gradlab.Estimator(sim, sim, "all", gradlab.Tail(n, None, GAMMA))
-    held = Held(world.setting, 1)
+    cache = TermCache(world.setting, 1)
     monkeypatch.setattr(accumulator, "WIDE", 0)
     for times, exactly in ((1.0, True), (1.1, False)):
-        cells, _ = accumulated(
-            lambda rows: [held.rows(same, rows, (n,))], world.policy, world.starts, times * T
-        )
+        source = TermSource((("same", n),), lambda rows: [cache.rows(same, rows).some([n - 1])])
+        cells, _ = accumulated(source, world.policy, world.starts, (times * T).__getitem__)
         own = cells[0].difference.own
         if exactly:
             assert (own <= 1e-28 * cells[0].squares).all()
@@ -371,6 +370,6 @@ def test_the_path_of_the_truth_is_not_made_again(monkeypatch):
     sim = world.simulator
     chosen = {"all": gradlab.Estimator(sim, sim, "all", gradlab.Tail(H, None, GAMMA))}
     alone = objective_moments(chosen, world.setting, dataclasses.replace(truth, path=None))
-    monkeypatch.setattr("gradlab.gradients.courses.linearize_path", None)  # none may be taken
+    monkeypatch.setattr("gradlab.gradients.trajectory.linearize_path", None)  # none may be taken
     found = objective_moments(chosen, world.setting, truth)
     assert_same_cells(found, alone)

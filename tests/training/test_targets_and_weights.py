@@ -22,7 +22,7 @@ from gradlab.networks import checkpoint, spectral
 from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.runs.training.results import load
-from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
+from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithms import find, with_changes, with_horizons, with_weights
 from gradlab.training.first_networks import GivenNetworks
 from gradlab.training.learner import Learner
@@ -309,13 +309,6 @@ def test_mpg_begins_with_the_model_and_ends_with_the_data(ramp):
     assert rule(ramp // 2, ENDS) == pytest.approx([0.5, 0.5], abs=1e-9)
     assert rule(ramp, ENDS)[0] == pytest.approx(model, abs=1e-12)
     assert rule(10 * ramp, ENDS)[0] == pytest.approx(model, abs=1e-12)
-
-
-@pytest.mark.parametrize("iteration", range(0, 9000, 450))
-def test_the_journal_version_is_the_same_rule_while_it_ramps(iteration):
-    journal = MpgJournalWeights(eta=0.1, iterations=9000)
-    # λ falls back where MPG's goes on: (2 − λ) of the one is λ of the other.
-    assert journal(iteration, ENDS) == pytest.approx(MpgWeights(0.1, 9000)(iteration, ENDS))
 
 
 def test_weights_of_many_horizons_sum_to_one_and_change_sides():

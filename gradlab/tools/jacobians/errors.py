@@ -44,7 +44,6 @@ from torch import nn
 
 from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
-from gradlab.gradients.gram import along
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.start_laws import Array, Visited, jacobian_squares
 from gradlab.progress import Progress
@@ -355,7 +354,7 @@ def _changes(
             pulled[:, 1 + places, entry] += worth[:, 1 + places, output] * wrong[t]
             signal = pulled[..., ds:]
             p = pulled[..., :ds] + signal @ K[t]
-            moved = along(policy_jacobian(policy, path.states[t], path.policy_noise[t]), directions)
+            moved = policy_jacobian(policy, path.states[t], path.policy_noise[t]) @ directions
             g += discount**t * (signal @ moved.permute(1, 2, 0).numpy())
         g[:, 1:] -= g[:, :1]
     return g, exact

@@ -27,11 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.trajectories import Path
-from gradlab.gradients import gram
-from gradlab.gradients.courses import Carried, TermRequest
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import as_starts, grouping
-from gradlab.gradients.weighted_terms import carried
+from gradlab.gradients.trajectory import CostateTerms, TermRequest
+from gradlab.gradients.weighted_terms import costate_terms
 from gradlab.progress import Progress, silent
 from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.intervals import Interval, interval, jackknife_se
@@ -95,7 +94,7 @@ EXPLICIT = 1 << 22  # numbers of explicit gradients that are held at once
 NUMBERS = 1 << 24  # of group sums that are held at once
 
 Cell = tuple[str, int]  # name of a source, horizon
-_Rows = Callable[[slice], Carried]
+_Rows = Callable[[slice], CostateTerms]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +150,7 @@ def score_source(
     returns = torch.cat([plain(part).costates[..., 0] for part in parts], dim=2)
     less = baselines(path.cut(estimator.tail.horizon), returns, horizons, estimator.tail.discount)
 
-    def rows(part: slice) -> Carried:
+    def rows(part: slice) -> CostateTerms:
         term = plain(part)
         return replace(term, costates=term.costates - less[:, :, part, None])
 
@@ -163,8 +162,10 @@ def _rows(
 ) -> _Rows:
     begin = as_starts(path, estimator.states.state_dim)
 
-    def rows(part: slice) -> Carried:
-        term = carried(estimator, TermRequest(policy, begin.block(part), horizons, seed, "mask"))
+    def rows(part: slice) -> CostateTerms:
+        term = costate_terms(
+            estimator, TermRequest(policy, begin.block(part), horizons, seed, "mask")
+        )
         # A model of the user's own may hold parameters of its own: their graph is not wanted.
         return replace(term, costates=term.costates.detach())
 
@@ -246,7 +247,7 @@ def _group_sums(
         for part in _parts(block, step):
             here, group = source.rows(part), label[part] - first
             for k, n in enumerate(source.horizons):
-                G = gram.path_gradients(*here.until_end(k))
+                G = here.gradients(k)
                 sums[name, n][0].index_add_(0, group, G)
                 sums[name, n][1].index_add_(0, group, (G * G).sum(dim=1))
     return sums

@@ -232,7 +232,7 @@ class SharedNetworks:
             own = part  # with the branch's own critic
             if part.tail.critic is not None and part.tail.critic is self.critic:
                 own = replace(part, tail=replace(part.tail, critic=branch.critic))
-            if own.way.every and isinstance(self.world, TaskWorld):
+            if own.way.all_actions and isinstance(self.world, TaskWorld):
                 at = self.world.starts(self.batch, update)
             else:
                 at = self.batch_of(branch, update)

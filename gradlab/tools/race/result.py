@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.findings import Decision, Finding
-from gradlab.runs.identity import Identity, by_known_name, told_apart
+from gradlab.runs.identity import Identity, by_known_name, mark_ambiguous
 from gradlab.runs.layout import attribute, nested, stored
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.runs.run import Run
@@ -87,7 +87,7 @@ class Race(Run):
     def identities(self) -> dict[str, Identity]:
         """Who the estimators of the candidates are; not a user's own losses."""
         known = by_known_name([self._estimator(name) for name in self.names])
-        return told_apart(list(known.values()))
+        return mark_ambiguous(list(known.values()))
 
     def _estimator(self, name: str) -> str:
         """model_all:5 follows model_all; a mixture or a user's own follows itself."""

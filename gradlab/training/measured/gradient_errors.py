@@ -71,8 +71,9 @@ from gradlab.training.seed_models import (
 )
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
-from gradlab.truth.score_actions import ScoreTruth, score_truth
-from gradlab.truth.truth import EarlyTruth, early_truth
+from gradlab.truth.agreement import EarlyTruth
+from gradlab.truth.score_actions import score_truth
+from gradlab.truth.truth import early_truth
 
 USE = "measured gradient"  # of the draws
 FEWEST = 4  # starts whose moments have intervals
@@ -120,7 +121,7 @@ def measured_terms(algorithm: Algorithm, settings: Settings) -> tuple[Term, ...]
 
 def carrying(algorithm: Algorithm, term: Term) -> int:
     """How many actions of a path carry θ."""
-    if not term.way.every or term.horizon == 0:
+    if not term.way.all_actions or term.horizon == 0:
         return 1
     return term.horizon + (algorithm.critics > 0 and algorithm.target.kind == Q)
 
@@ -382,7 +383,7 @@ class _Measuring:
 
     def columns(self, terms: Sequence[Term]) -> dict[str, Any]:
         counts = [carrying(self.run.algorithm, term) for term in terms]
-        truth: EarlyTruth | ScoreTruth | None = None
+        truth: EarlyTruth | None = None
         columns: dict[str, list[float]] = {}
         for term, count in zip(terms, counts, strict=True):
             followed = self._gradients(term, self.model)
@@ -415,7 +416,7 @@ class _Measuring:
         starts = start_gradients(learner, batch, term, model, draws, k)
         return replace(starts, gradients=in_trained_weights(learner, starts.gradients))
 
-    def _truth(self, states: Tensor, counts: Sequence[int]) -> EarlyTruth | ScoreTruth | None:
+    def _truth(self, states: Tensor, counts: Sequence[int]) -> EarlyTruth | None:
         run, k = self.run, self.run.iteration
         number = k // max(run.settings.gradient_every, 1)
         try:

@@ -50,7 +50,8 @@ from gradlab.training.measured.switching import (
 from gradlab.training.parts.context import Floats, MeasuredWeights
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
-from gradlab.truth.truth import Status, matched_truth
+from gradlab.truth.agreement import Status
+from gradlab.truth.truth import matched_truth
 
 NAME = "mixture"
 
@@ -79,7 +80,7 @@ def _at_replay(run: Run, seed: int, states: Tensor, check: bool) -> _Sample:
     if not truth.reference.admissible:
         return _nothing(run)
     measured = estimator_moments(
-        {NAME: _estimator(run, seed)}, truth.setting, truth.reference, silent
+        {NAME: _estimator(run, seed)}, truth.setting, truth.reference, silent, kept=horizons
     )
     return _sample(run, truth.reference.status, measured)
 

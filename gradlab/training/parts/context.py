@@ -24,7 +24,7 @@ from gradlab import validation
 from gradlab.data.replay import Batch
 from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
-from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
+from gradlab.statistics.mixing import MpgWeights
 from gradlab.systems.system import System
 from gradlab.training.measured.switching import By
 from gradlab.training.seed_models import Model
@@ -141,7 +141,7 @@ class FixedWeights:
         return np.array(self.values)
 
 
-Rule = FixedWeights | MpgWeights | MpgJournalWeights
+Rule = FixedWeights | MpgWeights
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class MixtureLoss(PolicyLoss):
         loss = state.new_zeros(state.shape[0])
         for actions in dict.fromkeys(terms[k].actions for k in kept):
             chosen = {terms[k].horizon: shares[:, k] for k in kept if terms[k].actions == actions}
-            later = context.act if WAYS[actions].every else context.frozen
+            later = context.act if WAYS[actions].all_actions else context.frozen
             loss = loss - _weighted_return(context, later, chosen, state, noise)
         return loss, horizon
 

@@ -1,6 +1,6 @@
 """Paths, their linearizations and what gradients along them are made of, each made once.
 
-    G_i = Σ_t J_t,iᵀ λ_t,i        `Carried`: λ and J of several horizons
+    G_i = Σ_t J_t,iᵀ λ_t,i        `CostateTerms`: λ and J of several horizons
     γᵗ Σ_{k≥t} γ^{k−t} r_k        `returns_to_go`, tail included
 
 The ways of carrying θ (`weighted_terms`, `mixing`) differ in J and λ alone.
@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,8 @@ from gradlab.gradients.policy_jacobian import (
     trace,
 )
 from gradlab.gradients.rollout import (
-    LinearizedPath,
     TailGradient,
+    Trajectory,
     discounted_costates,
     jacobian_noise,
     linearize_path,
@@ -55,7 +55,7 @@ from gradlab.systems.system import Recorded, System
 
 
 @dataclass(frozen=True)
-class Cut:
+class GradientStop:
     """Derivatives that a gradient takes as zero or as smaller, values left as they are.
 
     A cut is `detach` in the computation, a bias by choice for less variance; the truth is not cut.
@@ -86,10 +86,10 @@ class Cut:
         return ", ".join(parts + [f"stop {self.stop}"] * (self.stop > 0))
 
 
-UNCUT = Cut()
+UNCUT = GradientStop()
 
 
-def severed(linear: LinearizedPath, cut: Cut) -> LinearizedPath:
+def stop_gradients(linear: Trajectory, cut: GradientStop) -> Trajectory:
     """The same path with the cut derivatives zero, and decayed."""
     if not cut:
         return linear
@@ -117,14 +117,14 @@ class Choices(Protocol):
     def tail(self) -> Tail: ...
 
     @property
-    def cut(self) -> Cut: ...
+    def cut(self) -> GradientStop: ...
 
     @property
     def replay(self) -> System | None: ...
 
 
 @dataclass(frozen=True)
-class Carried:
+class CostateTerms:
     """λ [K, T, N, width] of K horizons, importance weights included, and the J they multiply.
 
     `ends[k]` is the last step at which the k-th λ is not zero.
@@ -134,10 +134,10 @@ class Carried:
     jacobian: PolicyJacobian
     ends: tuple[int, ...]
 
-    def some(self, chosen: list[int]) -> Carried:
+    def some(self, chosen: list[int]) -> CostateTerms:
         """Some of the horizons."""
         ends = tuple(self.ends[k] for k in chosen)
-        return Carried(self.costates[chosen], self.jacobian, ends)
+        return CostateTerms(self.costates[chosen], self.jacobian, ends)
 
     @property
     def bytes(self) -> int:
@@ -146,27 +146,20 @@ class Carried:
         held = [self.costates, *(tensor for tensor in parts if tensor is not None)]
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
+    def gradients(self, k: int, part: slice | None = None) -> Tensor:
+        """Of every start at the k-th horizon, [N, P], or some of its parameters."""
+        jacobian, costates = self.until_end(k)
+        return jacobian.gradients(costates, part)
+
+    def sums(self) -> Tensor:
+        """Over the starts, [K, P]."""
+        return self.jacobian.T @ self.costates.flatten(1, 2)
+
     def until_end(self, k: int) -> tuple[PolicyJacobian, Tensor]:
         """J and λ [T, N, width] of the k-th horizon, without the steps that it does not reach."""
         steps = self.ends[k] + 1
         samples = slice(0, steps * self.costates.shape[2])
         return self.jacobian.rows(samples), self.costates[k, :steps]
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """A path, what is differentiated along it, and what gives J = ∂π/∂θ at its states."""
-
-    linear: LinearizedPath
-    jacobians: Callable[[], PolicyJacobian]
-
-    @cached_property
-    def jacobian(self) -> PolicyJacobian:
-        return self.jacobians()
-
-    @property
-    def path(self) -> Path:
-        return self.linear.path
 
 
 @dataclass(frozen=True)
@@ -186,7 +179,9 @@ class TermRequest:
     paths: dict[tuple[int, int], tuple[Path, Tensor, Callable[[], PolicyJacobian]]] = field(
         default_factory=dict, repr=False
     )
-    made: dict[tuple[int, int, int, Cut], Trajectory] = field(default_factory=dict, repr=False)
+    made: dict[tuple[int, int, int, GradientStop], Trajectory] = field(
+        default_factory=dict, repr=False
+    )
 
     def over(self, horizons: tuple[int, ...]) -> TermRequest:
         """For other horizons, along the same trajectories."""
@@ -201,24 +196,24 @@ class TermRequest:
         """The estimator's, made where nobody has."""
         states, cut = estimator.states, estimator.cut
         model = states if estimator.jacobians is None else estimator.jacobians
-        key = id(states), estimator.tail.horizon
-        if (*key, id(model), cut) not in self.made:
+        key = id(states), estimator.tail.horizon, id(model)
+        if (*key, UNCUT) not in self.made:
             path, K, jacobians = self._path(estimator)
-            if cut:
-                uncut = _Uncut(states, model, estimator.actions, estimator.tail)
-                linear = severed(self.trajectory(uncut).linear, cut)
-            else:
-                noise = jacobian_noise(states, model, path)
-                linear = linearize_path(path, model, K, noise, self.termination)
-            self.made[*key, id(model), cut] = Trajectory(linear, jacobians)
-        return self.made[*key, id(model), cut]
+            noise = jacobian_noise(states, model, path)
+            along = linearize_path(path, model, K, noise, self.termination)
+            self.made[*key, UNCUT] = replace(along, jacobians=jacobians)
+        if (*key, cut) not in self.made:
+            uncut = self.made[*key, UNCUT]
+            along = stop_gradients(uncut, cut)
+            self.made[*key, cut] = replace(along, jacobians=lambda: uncut.jacobian)
+        return self.made[*key, cut]
 
     def _path(self, estimator: Choices) -> tuple[Path, Tensor, Callable[[], PolicyJacobian]]:
         states, horizon = estimator.states, estimator.tail.horizon
         key = id(states), horizon
         if key not in self.paths:
             # Factors of J at every step are held only for those that multiply them.
-            traces: list[Trace] | None = [] if WAYS[estimator.actions].every else None
+            traces: list[Trace] | None = [] if WAYS[estimator.actions].all_actions else None
             path, K = path_with_jacobians(
                 states, self.policy, self.starts, horizon, self.seed, traces
             )
@@ -231,27 +226,16 @@ class TermRequest:
         states, noise = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
         return partial(policy_jacobian, self.policy, states, noise)
 
-    def know(self, states: System, linear: LinearizedPath) -> None:
+    def know(self, states: System, along: Trajectory) -> None:
         """A path of a system with its own Jacobians, from these starts."""
-        key = id(states), linear.path.horizon
+        key = id(states), along.path.horizon
         if key not in self.paths:
-            jacobians = self._jacobians(linear.path, None)
-            self.paths[key] = linear.path, linear.K, jacobians
-            self.made[*key, id(states), UNCUT] = Trajectory(linear, jacobians)
+            jacobians = self._jacobians(along.path, None)
+            self.paths[key] = along.path, along.K, jacobians
+            self.made[*key, id(states), UNCUT] = replace(along, jacobians=jacobians)
 
 
-class _Uncut(NamedTuple):
-    """The choices that a cut path is made by, without the cut."""
-
-    states: System
-    jacobians: System | None
-    actions: Name
-    tail: Tail
-    cut: Cut = UNCUT
-    replay: System | None = None
-
-
-def isolated(terms: Carried, counted: Tensor | None) -> Carried:
+def isolated(terms: CostateTerms, counted: Tensor | None) -> CostateTerms:
     """Keep what overflows at one step from spoiling horizons that end before it (0 · ∞).
 
     A step whose J is not finite, or too large to be squared, gets J = 0, and λ = NaN in every
@@ -413,7 +397,7 @@ class Nodes:
 
     estimator: Choices
     horizons: tuple[int, ...]
-    linear: LinearizedPath
+    linear: Trajectory
     tail: TailGradient
     draws: _Draws
     jacobian: PolicyJacobian
@@ -445,7 +429,7 @@ def nodes(estimator: Choices, requested: TermRequest) -> Nodes:
     """
     policy, termination = requested.policy, requested.termination
     check_head(policy)
-    linear = requested.trajectory(estimator).linear
+    linear = requested.trajectory(estimator)
     path, tail, head = linear.path, estimator.tail, _Head(policy)
     states = path.states.flatten(0, 1)
     traced = trace(head, states, states[:, :0])
