@@ -2,6 +2,7 @@
 # `make docs` builds the site into build/site.
 # `make reports` makes the pages of claims and advice again from their tables, into build/reports.
 # `make ray` tests sweeps and asynchronous training on Ray, in a virtual environment of their own.
+# `make floors` tests on the lowest versions, those of floors.txt, in a virtual environment of their own.
 # `make engines` tests from_jax, from_warp and examples/engines, in a virtual environment of their own.
 # `make package` builds dist/, checks its metadata and tries the wheel outside of the repository.
 # Each makes .venv when it is missing and installs again when pyproject.toml or constraints.txt change.
@@ -15,14 +16,18 @@ NETWORKS := reports/path-tracking/path_tracking
 
 REPORTS := build/reports
 
-# $(call install,FOLDER,WHAT): in a virtual environment that is made, or made again where pip lacks.
+# What the lowest versions are tried with: their wheels are 6 GB, and other libraries want newer ones.
+NUMERICAL := tests/test_theory.py $(addprefix tests/,checks choice data fitting gradients \
+	measurement networks runs statistics storage systems tasks training truth)
+
+# $(call install,FOLDER,WHAT[,VERSIONS]): in a virtual environment, made again where pip lacks.
 define install
 	$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
 	echo "Installing torch and the rest into $(1) (about 1.7 GB; one to three minutes)"
-	$(1)/bin/python -m pip install --no-input -c constraints.txt -e '$(2)'
+	$(1)/bin/python -m pip install --no-input -c $(or $(3),constraints.txt) -e '$(2)'
 endef
 
-.PHONY: demo test docs reports engines ray package clean
+.PHONY: demo test docs reports floors engines ray package clean
 .SILENT:
 
 demo: $(VENV)/.installed
@@ -49,6 +54,10 @@ reports: $(VENV)/.installed
 	$(BIN)/python -m analyses.claims --output $(REPORTS)
 	$(BIN)/python -m analyses.advice --verdict --output $(REPORTS)/advice
 
+floors: .venv-floors/.installed
+	echo "Testing on the lowest versions"
+	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -q -n 2 --dist worksteal $(NUMERICAL)
+
 engines: .venv-engines/.installed
 	echo "Testing steps of other engines (they compile for minutes)"
 	.venv-engines/bin/python -m pytest -q -m engines tests/engines
@@ -68,6 +77,10 @@ package: $(VENV)/.installed-dev .venv-release/.installed
 .venv-release/.installed: Makefile
 	$(PYTHON) -m venv .venv-release
 	.venv-release/bin/python -m pip install --quiet --no-input 'build>=1.2' 'twine>=6.1'
+	touch $@
+
+.venv-floors/.installed: pyproject.toml floors.txt
+	$(call install,.venv-floors,.[floors],floors.txt)
 	touch $@
 
 .venv-ray/.installed: pyproject.toml constraints.txt

@@ -110,6 +110,8 @@ _HOMES = {
 }
 
 
+if version("torch").startswith(("0.", "1.", *(f"2.{k}." for k in range(6)))):
+    raise ImportError(f"torch is {version('torch')}, expected ≥ 2.6: pip install -U torch")
 if sys.platform != "linux":
     warnings.warn(f"gradlab runs on Linux only, not {sys.platform}: use a container", stacklevel=2)
 

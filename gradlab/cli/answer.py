@@ -14,6 +14,7 @@ from gradlab.wording import signed
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from gradlab.runs.run import Run
     from gradlab.verdicts.recommendation import Light
@@ -99,7 +100,7 @@ def _print_lists(document: Document) -> None:
             if not isinstance(entry, str):  # an algorithm: its source, and below it its parts
                 entry = _ALGORITHM.format(**entry)
             table.add_row("*" if name in taken.get(kind, ()) else " ", name, entry)
-        _console().print(table)
+        _print_grid(_console(), table)
 
 
 def _print_advice(document: Document) -> None:
@@ -114,10 +115,17 @@ def _print_advice(document: Document) -> None:
     table = Table.grid(padding=(0, 2))
     for k, (name, text) in enumerate(fields.items()):
         table.add_row("", name, signed(text), style="" if k else "bold")
-    console.print(table)
+    _print_grid(console, table)
     if "networks" in document:
         console.print(str(document["networks"]))
     console.print()
+
+
+def _print_grid(console: Console, table: Table) -> None:
+    """Without the spaces that fill its cells up to the end of a line."""
+    with console.capture() as drawn:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def bold(sentence: str) -> None:

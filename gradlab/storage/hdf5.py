@@ -191,8 +191,8 @@ class Reader:
         version = attributes.pop("schema_version", None)
         if version != _SCHEMA_VERSION:
             raise InputError(
-                f"{self.path} has schema {version}, this gradlab reads {_SCHEMA_VERSION}: read it "
-                f"with the gradlab that wrote it, or make the run again"
+                f"{self.path} has schema {version}, this gradlab reads {_SCHEMA_VERSION}: "
+                "make the run again"
             )
         return attributes
 

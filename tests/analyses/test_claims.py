@@ -15,9 +15,8 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses.advice import follow, verdict
+from analyses.advice import follow
 from analyses.advice import verdict as advice
-from analyses.advice.__main__ import main
 from analyses.advice.continued import verdict as told_of
 from analyses.advice.run import share_of_best
 from analyses.advice.worlds import WORLDS, Cell
@@ -134,13 +133,6 @@ def test_a_page_says_first_what_was_measured(page: str, text: str) -> None:
     assert text in (REPORTS / page).read_text()
 
 
-def test_pages_are_few_and_short() -> None:
-    pages = sorted(REPORTS.glob("*/README.md"))
-    assert len(pages) <= 16
-    words = {page.parent.name: len(page.read_text().split()) for page in pages}
-    assert max(words.values()) <= 2500, words
-
-
 def linear_cell() -> Cell:
     world = replace(WORLDS["linear-stable"], judges=256, most=1024, steps=300)
     task = world.make(0)
@@ -213,36 +205,3 @@ def row(**changes: object) -> dict[str, object]:
         "seconds": {"make": 1.0},
     }  # fmt: skip
     return base | changes
-
-
-def test_each_criterion_counts_what_it_says(tmp_path: Path) -> None:
-    keep = dict(recommended=None, light="none", updates=0)
-    rows = [
-        row(),
-        row(after_1=[-1.0, -1.5, -0.5, 512], share=[-1.0, -2.0, 0.0]),  # a green light, and wrong
-        row(after_1=[0.1, -0.1, 0.3, 512], after_k=[-1.0, -2.0, 0.0, 512], light="choose"),
-        row(**keep, helps=[]),
-        row(**keep),
-    ]
-    assert verdict.signs(rows) == [True, False, False]
-    assert len(verdict.wrong_greens(rows)) == 1
-    assert verdict.choices(rows) == [True, False, True, True, False]
-    assert verdict.ends(rows) == [True, True, False]
-    text = verdict.write_verdict(rows, tmp_path)
-    assert "1 of 3" in text and "3 of 5" in text
-    assert (tmp_path / "promised.png").exists()
-
-
-def test_cells_that_are_there_are_not_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[tuple[str, str, int]] = []
-
-    def run_cell(name: str, stage: str, seed: int, folder: Path) -> dict[str, object]:
-        ran.append((name, stage, seed))
-        return row(world=name, stage=stage, seed=seed)
-
-    monkeypatch.setattr("analyses.advice.__main__.run_cell", run_cell)
-    for _ in range(2):
-        main(only=("pendulum",), most=5, folder=tmp_path / "f", output=tmp_path / "o")
-    assert len(ran) == len(set(ran)) == 9

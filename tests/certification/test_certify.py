@@ -451,18 +451,6 @@ def test_the_share_of_wrong_signs_is_in_the_table(end):
     assert finding.entries[0].flipped == pytest.approx(flipped, abs=0.03)
 
 
-def test_the_page_says_what_was_compared_where_and_how_it_is_made_again():
-    task = gradlab.tasks.double_integrator()
-    first, again = (gradlab.certify(task, samples=64, seed=3) for _ in range(2))
-    assert first.document() == again.document()
-    text = render(page_of(first))
-    assert text == render(page_of(again))
-    assert "<b>Sound</b>" in text and "at least" not in text[: text.index("<figure")]
-    assert "seed=3" in text and gradlab.__version__ in text and "rollouts from the task" in text
-    ranges = {each["coordinate"]: each for each in first.facts["ranges"]}
-    assert len(ranges) == 3 and all(each["lowest"] < each["highest"] for each in ranges.values())
-
-
 def bounded(least, reward=lambda s: -(s**2)):
     """A step that pays for a^1.5 from `least` on: NaN below it."""
 

@@ -61,8 +61,9 @@ def results(
     critic = Quadratic() if critic is None else critic
     made = task(system, **more)
     found = gradlab.measure(
-        made, policy, critic, horizon=horizon, starts=64, termination=termination
-    )
+        made, policy, critic, horizon=horizon, starts=64, termination=termination, judges=4,
+        rehearse=False,
+    )  # fmt: skip
     assert found.sanity is not None
     return found.sanity
 

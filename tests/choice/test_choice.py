@@ -26,7 +26,6 @@ from gradlab.training.algorithms import find, with_changes
 from gradlab.verdicts.choice import advice_of, chosen, statements
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
-from gradlab.wording import label
 from tests.choice import quadratic_worlds as study
 from tests.choice.planted_gradients import P, explicit, noisy, planted, world
 from tests.measurement.scalar import ONE, Quadratic, known_biases, scalar_policy, scalar_task
@@ -206,33 +205,6 @@ def test_the_set_holds_the_best_horizon_known_in_closed_form(quadratic):
     assert chosen.mse.value == pytest.approx(error[chosen.mse.cell], rel=0.3)
     worst = max(error, key=error.get)
     assert worst not in chosen.mse.kept
-
-
-@pytest.mark.slow
-def test_a_saved_run_chooses_the_same_and_prints_it(quadratic, tmp_path, capsys):
-    run = quadratic.save(tmp_path / "run.h5")
-    loaded = gradlab.load(run)
-    (ours,), (theirs,) = quadratic.kernels, loaded.kernels
-    assert theirs.cells == ours.cells
-    for name in ("size", "own", "within", "total", "fold"):
-        found = (getattr(each.grams(each.cells), name) for each in (theirs, ours))
-        np.testing.assert_array_equal(*found)
-    assert statements(gradlab.choose(loaded)) == statements(choose(quadratic))
-    assert main(["choose", str(run), "--batch", "32", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    chosen = choose(quadratic, batch=32)
-    by_mse, by_direction = document["best"]
-    assert (by_mse["estimator"], by_mse["horizon"]) == chosen.mse.cell
-    assert [tuple(cell) for cell in by_direction["set"]] == list(chosen.direction.kept)
-    assert main(["choose", str(run)]) == 0
-    first = capsys.readouterr().out
-    name, horizon = choose(quadratic).mse.cell
-    called = label(name, quadratic.identities)
-    assert f" use {called} at h = {horizon}: " in " ".join(first.split())
-    assert main(["choose", str(run), "--explain"]) == 0
-    printed = capsys.readouterr().out
-    assert "has the least MSE" in printed
-    assert main(["choose", str(run), "--estimator", "nobody"]) == 2
 
 
 # Weights of several gradients: the known optimum, contenders, and rules of the papers.
@@ -488,25 +460,6 @@ def test_the_closed_forms_of_the_study_agree_with_differences():
     assert np.linalg.norm(long - one.truth()) < np.linalg.norm(long)
 
 
-@pytest.mark.slow
-def test_gain_and_error_choose_otherwise_and_the_return_follows_gain():
-    one, profile = at(gradients=long_and_short)
-    gradients = long_and_short(one)
-    chosen = choose(profile)
-    assert chosen.by == "gain" and chosen.best is chosen.gain
-    assert (chosen.gain.cell, chosen.mse.cell) == (MODEL, DATA)
-    assert chosen.gain.kept == (MODEL,) and chosen.mse.kept == (DATA,)
-    gains = {cell: step(one, G) for cell, G in gradients.items()}
-    assert gains[MODEL] == pytest.approx(1, abs=1e-3) and gains[DATA] < 0.6
-    for cell, gain in gains.items():  # what is measured is what the return does
-        found = profile.estimate(cell[0], "gain", cell[1]).value
-        assert found == pytest.approx(gain, abs=0.08)
-    assert choose(profile, by="mse").best.cell == DATA
-    told = advice_of(chosen)
-    assert told.use.startswith(f"{MODEL_5}: largest gain") and told.light == "act"
-    assert advice_of(choose(profile, by="mse")).use.startswith(f"{DATA_0}: lowest mean")
-
-
 def test_steps_that_lower_the_return_are_named():
     def opposed(one):
         M = one.truth()
@@ -530,17 +483,6 @@ def across(one, lengths=(1.0, 1.0)):
         DATA: lengths[0] * (one.truth() + aside),
         MODEL: lengths[1] * (one.truth() - 0.5 * aside),
     }
-
-
-@pytest.mark.slow
-def test_weights_by_gain_follow_the_lengths_of_gradients():
-    _, profile = at(gradients=across, batch=10**6)
-    gain = choose(profile).gain
-    assert gain.mixed == (DATA, MODEL)
-    _, halved = at(gradients=lambda one: across(one, (30.0, 0.5)), batch=10**6)
-    other = choose(halved).gain.weights.share
-    ratio = gain.weights.share[1] / gain.weights.share[0]
-    assert other[1] / other[0] == pytest.approx(60 * ratio, rel=1e-6)
 
 
 def test_the_mixture_gains_more_than_either_where_errors_cancel():

@@ -23,8 +23,8 @@ import torch
 from gradlab import cli
 from gradlab.cli import main, program, streams
 from gradlab.cli import measure as measure_command
-from gradlab.cli.answer import answer, bold
-from gradlab.cli.streams import bars, in_one_line
+from gradlab.cli.answer import answer
+from gradlab.cli.streams import in_one_line
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.measurement import measure as measurement
@@ -33,7 +33,7 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.reporting import output
 from gradlab.reporting.page import Page, panel
-from gradlab.storage import records, seals
+from gradlab.storage import records
 from gradlab.verdicts.measurement import verdict as verdicts
 from tests import planted
 
@@ -268,22 +268,7 @@ def test_without_a_terminal_there_is_at_most_one_line_a_minute():
     ]
 
 
-def test_nothing_fails_once_the_reader_of_the_lines_has_gone():
-    script = (
-        "import sys\nfrom gradlab.cli.streams import standard_error\n"
-        "for k in range(200):\n    standard_error(f'stage {k}')\n"
-        "print('end', file=sys.stderr)\n"
-    )
-    reading, writing = os.pipe()
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=writing)
-    os.close(writing)
-    os.close(reading)
-    assert process.wait(60) == 0
-
-
 ENDS = {"| head -c 1": 0, ">&-": 0, "> /dev/full": 1, "2> /dev/full": 0, "<&- >&- 2>&-": 0}
-# What a terminal without UTF-8 gives Python; LANG=C alone is mended by Python itself.
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 class Full(io.StringIO):
@@ -348,14 +333,6 @@ def test_a_run_is_saved_although_its_answer_cannot_be_printed(tmp_path, monkeypa
     )
 
 
-def test_a_note_is_said_once_although_a_file_is_read_twice(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    sealed = (Path(__file__).parents[1] / "tools/runs/td3-path_tracking.h5").read_bytes()
-    (tmp_path / "run.h5").write_bytes(sealed[: -seals.SIZE])
-    assert main(["report", "run.h5"]) == 0
-    assert capsys.readouterr().err.count("run.h5 has no checksum") == 1
-
-
 def test_a_warning_is_said_once_from_however_many_places_it_comes():
     with warnings.catch_warnings(record=True) as said, in_one_line():
         warnings.simplefilter("always")
@@ -363,17 +340,6 @@ def test_a_warning_is_said_once_from_however_many_places_it_comes():
             warnings.warn(words, stacklevel=1)
         warnings.warn("Jacobians are explicit", stacklevel=1)
     assert [str(each.message) for each in said] == ["Jacobians are explicit", "another"]
-
-
-def test_a_function_of_a_file_is_printed_as_it_is_called(capsys, monkeypatch):
-    bold("Fix arm.py:sound: its step has a detach.")
-    assert capsys.readouterr().out == "Fix arm.py:sound: its step has a detach.\n"
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with bars() as progress:
-        progress("arm.py:sound: [bold]", 1, 2)
-    said = capsys.readouterr().err
-    assert "arm.py:sound: [bold]" in said
 
 
 REFUSED = {

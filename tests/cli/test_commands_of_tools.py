@@ -17,25 +17,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import gradlab
 from gradlab import cli
 from gradlab.data import record_files
 from gradlab.fitting.collection import collect, exploring
-from gradlab.fitting.derivative_losses import LOSSES
-from gradlab.networks import checkpoint, spectral
+from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy
 from gradlab.reporting.output import KINDS
 from gradlab.storage import records
-from gradlab.tasks import double_integrator, pendulum
-from gradlab.tools.jacobians.page import verdict
-from gradlab.tools.jacobians.result import load
-from gradlab.wording import signed
-from tests.data.written import FORMATS, write
+from gradlab.tasks import double_integrator
+from tests.data.written import write
 from tests.logs.carts import linear, noisy
-from tests.own_files import LQR, OWN
 
 FILE = """
 import torch
@@ -152,46 +146,6 @@ def test_bad_file_is_refused_in_one_line(words, message, mine, capsys):
     assert message.format(file=mine) in err and len(err.splitlines()) == 1
 
 
-WITH_MODEL = """
-import torch
-from gradlab.networks.mlp import QCritic
-def policy():
-    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    torch.nn.init.constant_(network.weight, -0.3)
-    return network
-def critic():
-    torch.manual_seed(0)
-    return QCritic(1, 1, (4,))
-def model():
-    from gradlab.systems import from_function
-    return from_function(lambda s, a: (0.7 * s + 0.4 * a, -(s * s + a * a)[:, 0]), 1, 1)
-"""
-WITH_PRIOR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "prior=[[[0.8]],[[0.6]]]"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("law", ["start", "visited"])
-def test_measure_prints_the_causes_of_the_error_below_its_answer(law, tmp_path, capsys):
-    own, run = tmp_path / "own.py", tmp_path / "kept.h5"
-    own.write_text(WITH_MODEL)
-    words = ["measure", *WITH_PRIOR, "--policy", f"{own}:policy", "--critic", f"{own}:critic"]
-    words += ["--model", f"{own}:model"] if law == "start" else []
-    words += ["--horizon", "3", "--starts", "24", "--law", law, "--truth", "matched"]
-    words += ["--no-report", "--attribute", "--output", str(run)]
-    assert cli.main([*words, "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    found = gradlab.attribute(gradlab.load(run)).table()
-    assert [row["value"] for row in document["ledger"]] == found["value"].tolist()
-    assert list(document["causes"]["recommendation"])[:2] == ["fix first", "why"]
-    assert cli.main([*words, "--overwrite", "--explain"]) == 0
-    flat = " ".join(capsys.readouterr().out.split())
-    answer, causes = (
-        flat.index(signed(next(iter(each["recommendation"].values())))[:60])
-        for each in (document, document["causes"])
-    )
-    assert answer < causes
-
-
 SYSTEMS = """
 import gradlab
 
@@ -236,22 +190,6 @@ def test_a_wrong_derivative_ends_with_1(own, capsys):
 
 def test_fail_above_is_what_may_be_wrong(own):
     assert cli.main(["certify", f"{own}:wrong", *FEW, "--fail-above", "0.5"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("simulator", "words", "message"),
-    [
-        ("reshaped", (), "step returned"),
-        ("number", (), "expected a System or a Task"),
-        ("sound", ("--fail-above", "0"), "fail_above"),
-        ("sound", ("--output", "page.txt"), ".h5"),
-        ("sound", ("--samples", "1"), "samples"),
-    ],
-)
-def test_bad_input_ends_with_2_and_one_line(own, simulator, words, message, capsys):
-    assert cli.main(["certify", f"{own}:{simulator}", *words]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("gradlab")]
-    assert len(lines) == 1 and message in lines[0]
 
 
 SMALL = ("--members", "2", "--hidden", "8", "8", "--epochs", "2", "--json")
@@ -300,65 +238,6 @@ def test_sentences_are_decided_where_the_data_decide(tmp_path, capsys):
         decided[name] = codes
     assert "undecided" in decided["pendulum"]["explained"]
     assert decided["double_integrator"]["explained"] == {"pass"}
-
-
-def test_elites_are_the_members_with_the_lowest_held_out_loss(tmp_path, capsys):
-    shared = ("pendulum", "--rows", "150", "--members", "3", "--output")
-    words = ("--hidden", "8", "--epochs", "2", "--json")
-    kept = []
-    for name, more in (("all", ()), ("few", ("--elites", "2"))):
-        model = tmp_path / f"{name}.safetensors"
-        assert cli.main(["fit", *shared, str(model), *words, *more]) == 0
-        kept.append(checkpoint.load(model))
-    every, few = kept
-    losses = records.read(tmp_path / "all.h5").groups["members"]["held_out_loss"].values
-    best = sorted(losses.argsort()[:2].tolist())
-    for name, value in few.state_dict().items():
-        assert torch.equal(value, every.state_dict()[name][best])
-    capsys.readouterr()
-    place = ("--output", str(tmp_path / "none.safetensors"), "--elites", "3")
-    assert "--elites is 3, expected 1 to the 2" in refused(capsys, "pendulum", *place)
-
-
-def test_a_loss_of_ones_own_fits_as_the_same_one_of_the_table(tmp_path, capsys):
-    data, own = tmp_path / "data.h5", tmp_path / "mine.py"
-    collect(pendulum(), 120).save(data)
-    own.write_text("def squared(m, v, y):\n    return (m - y).square().mean(dim=(1, 2))\n")
-    found = []
-    for name, loss in (("own", f"{own}:squared"), ("mse", "mse")):
-        place = tmp_path / f"{name}.safetensors"
-        fit(capsys, "pendulum", "--data", str(data), "--loss", loss, "--output", str(place))
-        assert records.read(place.with_suffix(".h5")).attributes["loss"] == loss
-        found.append(checkpoint.load(place).state_dict())
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
-    words = ("--data", str(data), "--output", str(tmp_path / "none.safetensors"))
-    said = refused(capsys, "pendulum", *words, "--loss", "hubber")
-    assert f"loss is 'hubber', expected one of {', '.join(LOSSES)}, sobolev, or" in said
-    assert "no function 'huber'" in refused(capsys, "pendulum", *words, "--loss", f"{own}:huber")
-
-
-@pytest.mark.slow
-def test_measure_holds_the_networks_that_it_makes_at_norm_one_where_asked(
-    tmp_path, capsys, monkeypatch
-):
-    from gradlab.fitting import critics, policies
-
-    for module in (critics, policies):
-        monkeypatch.setattr(module, "UPDATES", 20)
-    monkeypatch.setattr(critics, "TRAJECTORIES", 16)
-    run = tmp_path / "run.h5"
-    shared = ("measure", "linear_quadratic", "--output", str(run), "--no-report", "--json")
-    small = ("--starts", "16", "--batch", "4", "--horizon", "1", "--spectral", "policy", "critic")
-    assert cli.main([*shared, *small]) == 0
-    found = json.loads(capsys.readouterr().out)["findings"]
-    norms = {each["subject"]: each["at"] for each in found if each["code"] == "spectral_norms"}
-    assert norms["fitted policy"] == "layer 1 1, layer 2 1, layer 3 1"
-    assert norms["fitted critic"].startswith("layer 1 1, layer 2 1, layer 3 ")
-    for kind, held in (("policy", 3), ("critic", 2)):
-        made = spectral.norms(checkpoint.load(tmp_path / f"run.{kind}.safetensors"))
-        assert [layer.values[0] for layer in made[:held]] == pytest.approx([1.0] * held, rel=1e-5)
-    assert cli.main([*shared, "--overwrite", *small, "--policy", "x.py:f"]) == 2
-    assert "--spectral policy, but the policy is given" in capsys.readouterr().err
 
 
 def test_minari_datasets_are_taken_and_given(tmp_path, capsys):
@@ -416,14 +295,6 @@ READERS = {
 }
 
 
-def test_report_is_recommended_for_every_kind_that_it_shows(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for kind in KINDS.keys() - {"profile"}:
-        records.write(f"{kind}.h5", records.Record({"kind": kind, "config": "{}"}, {}))
-        assert cli.main(["choose", f"{kind}.h5"]) == 2
-        assert f"see `gradlab report {kind}.h5`" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("name", READERS)
 def test_no_refusal_recommends_a_command_that_refuses_the_file(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -439,68 +310,6 @@ def test_no_refusal_recommends_a_command_that_refuses_the_file(name, tmp_path, m
         assert name not in advised, message
         assert "report" not in advised or kind in KINDS, message
         assert file in message and "run of trajectories" not in message
-
-
-MODELS = """
-from gradlab.systems.closed_form import LinearQuadratic
-def wrong():
-    eye = torch.eye(1, dtype=torch.float64)
-    return LinearQuadratic(0.8 * eye, 0.5 * eye, eye, eye, 0.01 * eye)
-def wide():
-    eye = torch.eye(2, dtype=torch.float64)
-    return LinearQuadratic(0.8 * eye, 0.5 * eye, eye, eye, 0.01 * eye)
-def nothing():
-    return 3
-"""
-
-
-@pytest.fixture
-def own_models(tmp_path):
-    path = tmp_path / "own.py"
-    path.write_text(OWN + MODELS)
-    return path
-
-
-@pytest.mark.slow
-def test_the_command_compares_a_model_and_rebuilds_its_page(own_models, tmp_path, capsys):
-    run = tmp_path / "run.h5"
-    sizes = ["--starts", "16", "--horizon", "6", "--output", str(run)]
-    given = ["--model", f"{own_models}:wrong", "--policy", f"{own_models}:policy"]
-    assert cli.main(["jacobians", *LQR, *given, *sizes, "--json", "--no-report"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    found = load(run)
-    assert found.rows("block", quantity="relative error", block="A")["value"].iloc[
-        0
-    ] == pytest.approx(1 / 9)
-    assert document["findings"][0]["code"] == verdict(found)[0].code
-    assert len(document["table"]) == len(found.table())
-    assert not (tmp_path / "run.html").exists()
-    assert cli.main(["report", str(run), "--explain"]) == 0
-    assert (tmp_path / "run.html").exists()
-    assert "11% in ∂s'/∂s" in " ".join(capsys.readouterr().out.split())
-    assert cli.main(["jacobians", *LQR, *given, *sizes]) == 2
-    assert "exists" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--model", "{own}:wide"], "model has state_dim"),
-        (["--model", "{own}:nothing"], "expected a System"),
-        (["--model", "absent.safetensors"], "absent.safetensors"),
-        (["--data", "absent.h5"], "absent.h5"),
-        (["--starts", "2"], "starts is 2"),
-        (["--horizon", "0"], "horizon is 0"),
-        (["--output", "run.html"], ".h5"),
-    ],
-)
-def test_wrong_usage_is_one_line(own_models, tmp_path, monkeypatch, capsys, words, message):
-    monkeypatch.chdir(tmp_path)
-    words = [each.format(own=own_models) for each in words]
-    assert cli.main(["jacobians", *LQR, "--policy", f"{own_models}:policy", *words]) == 2
-    err = capsys.readouterr().err.splitlines()[-1]
-    assert err.startswith("gradlab: error: ")
-    assert message in err
 
 
 TASK = double_integrator()
@@ -537,9 +346,11 @@ def words(command, data, folder):
     return [str(word) for word in given]
 
 
-@pytest.mark.parametrize("ending", FORMATS)
-@pytest.mark.parametrize("command", ["fit", "remedies", "jacobians", "logs"])
-def test_every_command_reads_every_format(command, ending, record, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [("fit", "h5"), ("remedies", "npz"), ("jacobians", "csv"), ("logs", "h5")],
+)
+def test_every_command_reads_any_format(command, ending, record, tmp_path, capsys):
     data = write(record, tmp_path / f"data.{ending}")
     assert cli.main(words(command, data, tmp_path)) == 0
     out, err = capsys.readouterr()
@@ -564,12 +375,3 @@ def test_every_command_says_what_another_programs_file_lacks(command, tmp_path, 
     assert cli.main(words(command, tmp_path / "theirs.csv", tmp_path)) == 2
     err = capsys.readouterr().err
     assert "missing state_0, action_0, next_state_0, terminated, episode; it has obs, act" in err
-
-
-def test_logs_without_a_task_have_no_simulator(record, tmp_path, capsys):
-    data = write(record, tmp_path / "data.csv")
-    given = words("logs", data, tmp_path)
-    at = given.index("--task")
-    del given[at : at + 4]
-    assert cli.main([*given, "--discount", "0.9"]) == 0
-    assert "simulator" not in capsys.readouterr().err

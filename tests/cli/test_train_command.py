@@ -264,23 +264,11 @@ def test_a_run_that_is_ended_saves_its_state(
     assert cli.main([*words, "--no-report", "--resume"]) == 0
 
 
-LONG_FIT = """
-import os, time
-def slow(mean, log_variance, target):
-    if os.path.exists(__file__ + ".slow"):
-        with open(__file__ + ".begun", "a") as begun:
-            begun.write(".")
-        time.sleep(0.1)
-    return ((mean - target) ** 2).mean(dim=2)
-"""
-
-
 def test_a_thread_of_a_program_may_run_a_command():
     with ThreadPoolExecutor() as pool:
         assert pool.submit(cli.main, ["list", "tasks"]).result() == 0
 
 
-ATTACK = "<img src=x onerror=\"document.title='broken'\">\x1b]0;pwned\x07\u202e</script>"
 TOTAL = 1000
 SEED = ("seed",)
 

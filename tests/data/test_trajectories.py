@@ -377,27 +377,6 @@ def test_a_column_between_others_is_missing_by_its_name(record, tmp_path):
         record_files.read(tmp_path / "less.csv")
 
 
-WRONG = {
-    "NaN": ({"reward": np.full(90, np.nan)}, "reward is not finite in 90 rows"),
-    "half episodes": ({"episode": np.arange(90) * 0.5}, "episode has 0.5, expected integers"),
-    "no ends": ({"terminated": np.full(90, 2)}, "terminated has 2, expected 0 or 1"),
-    "text": ({"reward": np.array(["much"] * 90)}, "reward is <U4, expected numbers"),
-    "pickles": ({"state": np.array([object()])}, "cannot be read"),
-    "cubes": ({"state": np.zeros((90, 2, 2))}, r"state is .* of shape \(90, 2, 2\)"),
-    "a row too few": ({"reward": np.zeros(89)}, "reward has 89 entries along row, expected 90"),
-    "another width": ({"next_state": np.zeros((90, 3))}, "next_state has 3 entries"),
-    "apart": ({"episode": np.arange(90) % 2}, "several places: sort the rows"),
-}
-
-
-@pytest.mark.parametrize("how", WRONG)
-def test_arrays_that_are_no_record_are_named(record, how, tmp_path):
-    changed, says = WRONG[how]
-    np.savez(tmp_path / "wrong.npz", **columns(record) | changed)
-    with pytest.raises(InputError, match=rf"wrong\.npz.*{says}"):
-        record_files.read(tmp_path / "wrong.npz")
-
-
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -417,9 +396,3 @@ def test_what_cannot_be_read_is_called_so(name, content, says, tmp_path):
     with pytest.raises(InputError, match=re.escape(says)) as caught:
         record_files.read(tmp_path / name)
     assert name in str(caught.value) and "damaged" not in str(caught.value)
-
-
-def test_a_run_of_another_kind_is_called_by_its_kind(tmp_path):
-    records.write(tmp_path / "run.h5", records.Record({"kind": "profile"}, {}))
-    with pytest.raises(InputError, match="holds 'profile', expected 'trajectories'"):
-        record_files.read(tmp_path / "run.h5")

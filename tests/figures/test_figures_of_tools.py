@@ -118,28 +118,6 @@ def test_every_remedy_has_its_ratios_at_equal_time_and_at_equal_steps_and_its_pr
     assert len([name for name in names(ax) if name.endswith(", 1.6×")]) == 1
 
 
-def test_a_quantity_of_one_horizon_is_that_of_this_horizon():
-    ax = figures.remedy_effects(TABLE, quantity="variance", at=3)
-    known = ratios("variance", TIME, at=3.0)
-    assert marks(ax, f"at {TIME}") == pytest.approx(known)
-    assert known != pytest.approx(ratios("variance", TIME, at=4.0))
-    assert "at horizon 3" in ax.get_title(loc="left")
-
-
-def test_a_ratio_that_is_not_known_or_beyond_the_axis_is_said():
-    lost = TABLE.copy()
-    lost.loc[lost["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = np.nan
-    assert "not clearly above 0" in texts(figures.remedy_effects(lost))
-    assert "not clearly above 0" not in texts(figures.remedy_effects(TABLE))
-    lost["ratio"] = np.nan
-    assert "no error is shown to be above 0" in texts(figures.remedy_effects(lost))
-    far = TABLE.copy()
-    far.loc[far["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = (1.0, 1e-9, 1e9)
-    ax = figures.remedy_effects(far)
-    assert "drawn there" in texts(ax) and ax.get_ylim()[1] < 1e4
-    assert "drawn there" not in texts(figures.remedy_effects(TABLE))
-
-
 def test_jacobians_are_shown_block_by_block():
     assert len(names(figures.remedy_jacobians(TABLE))) == 4
 
@@ -149,21 +127,6 @@ def test_a_ratio_over_the_horizon_is_the_tables():
     spectral = line(ax, "spectral")
     np.testing.assert_array_equal(spectral.get_xdata(), np.arange(1, H + 1))
     assert list(spectral.get_ydata()) == pytest.approx(ratios("variance", STEPS, arm="spectral"))
-
-
-def test_levels_are_of_models_at_equal_steps_and_in_sight_whatever_diverges():
-    ax = figures.remedy_levels(LEVELS, quantity="relative_mse", one="zero gradient")
-    labels = {str(line.get_label()) for line in ax.lines}
-    assert {"nll (baseline)", *ARMS, "zero gradient"} <= labels
-    assert not [each for each in labels if "as long" in each]
-    far = LEVELS.copy()
-    far[["value", "ci_low", "ci_high"]] *= 1e4
-    ax = figures.remedy_levels(far, quantity="relative_mse", one="zero gradient")
-    assert ax.get_ylim()[0] < 1 < ax.get_ylim()[1]
-    wild = LEVELS.copy()
-    wild.loc[wild["model"] == "dd", "value"] *= 1e30
-    ax = figures.remedy_levels(wild, quantity="relative_mse")
-    assert ax.get_ylim()[1] < 1e6 and "drawn there" in texts(ax)
 
 
 def test_marks_are_of_every_model_with_the_simulators_value_as_a_line():

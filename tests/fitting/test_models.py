@@ -152,19 +152,7 @@ def test_settings_that_make_no_sense_are_refused(record):
         fit_model(trajectories.first(record, 5), FAST)
 
 
-# `gradlab fit --two-model`: DDPPO's pair, made, gone on with, and used.
-
-
 WORDS = ("--two-model", "--neighbours", "3", "--members", "2", "--epochs", "2", "--json")
-NETWORKS = """
-import torch
-from gradlab.networks.mlp import Policy, QCritic
-def policy():
-    torch.manual_seed(0)
-    return Policy(2, 1, ())
-def critic():
-    return QCritic(2, 1, (4,))
-"""
 
 
 def fit(model, data, *more):

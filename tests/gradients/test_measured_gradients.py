@@ -254,9 +254,6 @@ def test_groups_are_not_taken_for_independent_samples():
         found.variance()
 
 
-# Gradients of mixed orders in a measurement, and what has no meaning.
-
-
 def mixing(actions):
     return Estimator(SIM, SIM, actions, Tail(3, None, GAMMA))
 

@@ -1,7 +1,5 @@
 """`pytest --gradlab-certify` in a repository that knows nothing of gradlab but its command."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -39,13 +37,13 @@ def number():
 """
 
 
-def ran(folder, factor):
+def ran(folder, factor, monkeypatch):
     (folder / "engine.py").write_text(ENGINE.replace("FACTOR", str(factor)))
     (folder / "test_own.py").write_text("def test_own():\n    pass\n")
     report = folder / "out.xml"
     words = ["--gradlab-certify", "engine.py:simulator", "--gradlab-samples", "64"]
-    command = [sys.executable, "-m", "pytest", "-q", *words, f"--junitxml={report}"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True), report
+    monkeypatch.chdir(folder)
+    return pytest.main(["-q", "-p", "no:cacheprovider", *words, f"--junitxml={report}"]), report
 
 
 def entries(report):
@@ -54,13 +52,14 @@ def entries(report):
     return {str(case.get("name")): case.find("failure") is not None for case in cases}
 
 
-def test_a_wrong_block_is_a_failing_test_of_its_own(tmp_path):
-    done, report = ran(tmp_path, 2.2)
-    assert done.returncode == 1
+def test_a_wrong_block_is_a_failing_test_of_its_own(tmp_path, monkeypatch, capsys):
+    code, report = ran(tmp_path, 2.2, monkeypatch)
+    assert code == 1
+    said = capsys.readouterr().out
     found = entries(report)
     assert {name.partition(" ")[0] for name in found} == {"test_own", *"AB", "r_s", "r_a", "step"}
     assert {name.partition(" ")[0] for name, bad in found.items() if bad} == {"B"}
-    assert "∂s′/∂a" in done.stdout and "10" in done.stdout  # % too large
+    assert "∂s′/∂a" in said and "10" in said  # % too large
 
 
 @pytest.mark.parametrize(

@@ -307,15 +307,6 @@ def test_a_run_is_read_back_bit_for_bit(tmp_path):
     assert gradlab.load(tmp_path / "run.h5").table().equals(run.table())
 
 
-def test_forged_names_are_refused(tmp_path):
-    run = gradlab.compare_jacobians(linear(), linear(), starts(4), feedback())
-    forged = replace(run)
-    object.__setattr__(forged, "action_names", ("a",) * len(run.action_names) * 2)
-    forged.save(tmp_path / "forged.h5")
-    with pytest.raises(InputError, match="names of coordinates repeat"):
-        runs.JacobianRun.load(tmp_path / "forged.h5")
-
-
 def decided(changes, begin):
     """The light, what to fix first and the evidence, the simulator's derivatives being sound."""
     policy = biased()
@@ -587,11 +578,3 @@ def test_impacts_are_no_wrong_derivatives():
     policy = feedback(torch.tensor([[0.1, -0.2]], dtype=torch.float64))
     run = gradlab.compare_jacobians(system, None, start, policy, horizon=40)
     assert run.notes["tested"] == "sound"
-
-
-def test_a_run_of_before_was_not_tested():
-    run = rolled(linear(), sound, 3)
-    notes = {name: value for name, value in run.notes.items() if not name.startswith("test")}
-    old = replace(run, notes=notes)
-    assert "gradlab certify" in said(old, "jacobians.untested").remedy
-    assert advice(old).light == "choose" and "not tested" in advice(old).field("evidence")

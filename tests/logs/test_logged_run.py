@@ -5,29 +5,23 @@ from inner products, neighbours, residuals and critics, against what is known.
 """
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from gradlab.cli import main
 from gradlab.data.trajectories import first, segments, stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.named import rp_dr
 from gradlab.gradients.setting import Tail
-from gradlab.networks import checkpoint
 from gradlab.networks.policies import Gaussian
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate
 from gradlab.systems.system import Recorded
 from gradlab.tools.jacobians.result import load as load_jacobians
 from gradlab.tools.logs import gradients
-from gradlab.tools.logs import page as logs_page
 from gradlab.tools.logs.arguments import windows
 from gradlab.tools.logs.compute import measure_logs
 from gradlab.tools.logs.diagnostics import (
@@ -60,12 +54,9 @@ from gradlab.tools.logs.gradients import (
     products,
     score_source,
 )
-from tests.first_screens import check_first_screen
 from tests.linear_quadratic import ExactCritic
 from tests.logs.carts import (
     STD,
-    WEIGHT,
-    arrays,
     fallen,
     falling,
     linear,
@@ -76,20 +67,6 @@ from tests.logs.carts import (
 )
 
 DISCOUNT = task().discount
-OWN = f"""
-import torch
-from gradlab import tasks
-from gradlab.networks.mlp import Policy
-
-def policy():
-    found = Policy(2, 1, (), bias=False).double()
-    with torch.no_grad():
-        found.network[0].weight.copy_(torch.tensor([{WEIGHT}]))
-    return found
-
-def model():
-    return tasks.double_integrator(prior_push=0.4).prior
-"""
 
 
 def critics():
@@ -190,56 +167,6 @@ def test_what_cannot_be_judged_is_refused_by_name(changed, says):
     arguments = known | {"discount": DISCOUNT, "horizon": 5} | changed
     with pytest.raises(InputError, match=says):
         measure_logs(**arguments)
-
-
-def test_the_command_writes_a_run(tmp_path, capsys):
-    (tmp_path / "own.py").write_text(OWN)
-    checkpoint.save(noisy(), tmp_path / "policy.safetensors")
-    words = [
-        "logs", str(arrays(tmp_path / "logs.npz")),
-        "--policy", str(tmp_path / "policy.safetensors"),
-        "--model", f"{tmp_path / 'own.py'}:model", "--discount", "0.95", "--horizon", "4",
-        "--output", str(tmp_path / "run.h5"), "--json", "--no-report",
-    ]  # fmt: skip
-    assert main(words) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert {"recommendation", "light", "findings", "run"} <= set(document)
-    assert load(document["run"]).config["horizon"] == 4
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ((), "--discount is missing"),
-        (("--discount", "0.9", "--model", "prior"), "needs a --task"),
-        (("--discount", "0.9"), "give noise_std"),
-        (("--task", "double_integrator", "--noise-std", "0.01"), "not of this policy"),
-        (("--task", "path_tracking", "--noise-std", "0.3"), "width"),
-    ],
-)
-def test_wrong_usage_is_told_and_exits_with_2(tmp_path, capsys, words, says):
-    (tmp_path / "own.py").write_text(OWN)
-    data, policy = arrays(tmp_path / "logs.npz"), f"{tmp_path / 'own.py'}:policy"
-    output = ("--output", str(tmp_path / "run.h5"))
-    assert main(["logs", str(data), "--policy", policy, *output, *words]) == 2
-    assert says in capsys.readouterr().err
-    assert not (tmp_path / "run.h5").exists()
-
-
-@pytest.mark.slow
-def test_the_example_runs(tmp_path, monkeypatch, capsys):
-    script = Path(__file__).parents[2] / "examples" / "logs_and_a_model.py"
-    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
-    runpy.run_path(str(script), run_name="__main__")
-    assert "off the score at h = " in capsys.readouterr().out
-    assert (tmp_path / "logs.html").is_file() and (tmp_path / "judged.npz").is_file()
-
-
-def test_a_refuted_model_is_refused_on_the_first_screen(run, tab, tmp_path):
-    found = logs_page.page(run)
-    check_first_screen(tab, found, tmp_path)
-    assert found.advice.use.startswith("no step of this model") and found.advice.light == "act"
-    assert found.advice.field("next") == "refit the model"
 
 
 # Windows of recorded trajectories hold the whole return of their first state.

@@ -21,6 +21,7 @@ from gradlab.errors import InputError
 from gradlab.findings import failed
 from gradlab.fitting import critics
 from gradlab.measurement import measure as measurement
+from gradlab.measurement.update import Update
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Interrupted, completed
 from gradlab.storage import records
@@ -56,12 +57,18 @@ def measured(**rest: object) -> Profile:
     policy, critic = scope["policy"], scope["critic"]
     assert callable(policy) and callable(critic)
     task = tasks.linear_quadratic(**LQR)
-    return measure(task, policy(), critic(), horizon=2, starts=16, **rest)
+    return measure(
+        task, policy(), critic(), horizon=2, starts=16, judges=8, update=Update(refit=2), **rest
+    )
+
+
+@pytest.fixture(scope="module")
+def whole() -> Profile:
+    return measured()
 
 
 @pytest.mark.parametrize("stage", ["checks", "rehearsal"])
-def test_what_was_measured_before_stands_in_the_file(stage, tmp_path):
-    whole = measured()
+def test_what_was_measured_before_stands_in_the_file(stage, whole, tmp_path):
     kept = load(stopped_at(stage).save(tmp_path / "run.h5"))
     assert kept.config["interrupted"] == stage and "interrupted" not in whole.config
     pd.testing.assert_frame_equal(kept.table(), whole.table())

@@ -25,6 +25,7 @@ from gradlab.gradients.setting import Setting, as_starts
 from gradlab.gradients.start_laws import initial, visitation
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.config import MeasureConfig
+from gradlab.measurement.update import Update
 from gradlab.networks.mlp import QCritic
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.tasks import double_integrator, linear_quadratic
@@ -125,22 +126,26 @@ def test_all_action_estimators_are_judged_by_their_own_truth():
     assert norm == pytest.approx(abs(exact), rel=0.02)  # noise-corrected against these starts
 
 
+# Everything that a measurement does, in little.
+SHORT = dict(horizon=1, starts=16, judges=4, update=Update(refit=1))
+
+
 def test_a_seed_reproduces_a_profile_and_leaves_the_global_stream_alone():
     task = scalar_task()
     torch.manual_seed(1)
-    first = gradlab.measure(task, scalar_policy(), Quadratic(), horizon=2, starts=16, seed=5)
+    first = gradlab.measure(task, scalar_policy(), Quadratic(), seed=5, **SHORT)
     after = torch.rand(1)
     torch.manual_seed(1)
-    again = gradlab.measure(task, scalar_policy(), Quadratic(), horizon=2, starts=16, seed=5)
+    again = gradlab.measure(task, scalar_policy(), Quadratic(), seed=5, **SHORT)
     assert torch.equal(torch.rand(1), after)
     assert first.table().equals(again.table())
-    other = gradlab.measure(task, scalar_policy(), Quadratic(), horizon=2, starts=16, seed=6)
+    other = gradlab.measure(task, scalar_policy(), Quadratic(), seed=6, **SHORT)
     assert not first.table().equals(other.table())
 
 
 def test_the_users_networks_stay_as_they_are():
     policy = scalar_policy().float()
-    gradlab.measure(scalar_task(), policy, Quadratic(), horizon=1, starts=16)
+    gradlab.measure(scalar_task(), policy, Quadratic(), **SHORT)
     assert policy.weight.dtype == torch.float32
     assert policy.weight.grad is None
 
@@ -167,13 +172,14 @@ def test_groups_widen_intervals():
 def test_without_a_prior_there_is_no_model():
     simulator = scalar_task().simulator
     task = gradlab.Task("own", simulator, None, scalar_task().starts, 0.9, 3)
-    names = set(gradlab.measure(task, scalar_policy(), Quadratic(), starts=16).table().estimator)
+    names = set(gradlab.measure(task, scalar_policy(), Quadratic(), **SHORT).table().estimator)
     assert names == {"data", "true_dynamics", "true_dynamics_all"}
 
 
 def test_an_unstable_policy_leaves_variances_only():
     task = scalar_task()
-    profile = gradlab.measure(task, scalar_policy(-1.5), Quadratic(), horizon=60, starts=16)
+    given = SHORT | dict(horizon=60, rehearse=False)
+    profile = gradlab.measure(task, scalar_policy(-1.5), Quadratic(), **given)
     assert not profile.truth["admissible"]
     assert set(profile.table().quantity) == {"mean_norm", "variance", "snr", "tail_index"}
     assert profile.truth["code"] == "truth_diverges"
@@ -213,7 +219,8 @@ def test_non_finite_gradients_are_counted_not_averaged():
         def forward(self, s, u):
             return super().forward(s, u) + torch.where(s[:, 0] > 1.0, torch.nan, 0.0) * u[:, 0]
 
-    table = gradlab.measure(scalar_task(), scalar_policy(), Broken(), horizon=1).table()
+    given = SHORT | dict(starts=64, rehearse=False)
+    table = gradlab.measure(scalar_task(), scalar_policy(), Broken(), **given).table()
     row = table.query("estimator == 'data' and quantity == 'bias2'").iloc[0]
     assert math.isnan(row.value)
     assert "not finite" in row.method
@@ -440,9 +447,6 @@ def test_matched_truth_at_visited_states_times_the_sum_of_discounts_is_the_retur
     assert start_norm < 0.6 * float(known.norm()), "the trap: matched truth at the starts"
 
 
-# Law, truth and starts of a measurement: defaults, and what contradicts.
-
-
 TASK = gradlab.tasks.double_integrator()
 
 
@@ -501,7 +505,7 @@ def test_a_gain_is_within_its_range_and_its_interval_and_what_was_used_is_record
     task = gradlab.tasks.linear_quadratic(A, B, start_mean=[1.0, 1.0], discount=0.9)
     policy = feedback(torch.tensor([[-0.1, -0.2]], dtype=torch.float64))
     critic = ExactCritic(task.simulator, policy.weight.data, 0.9)
-    profile = gradlab.measure(task, policy, critic, horizon=3, starts=8, judges=4)
+    profile = gradlab.measure(task, policy, critic, horizon=3, starts=8, judges=4, rehearse=False)
     gains = profile.table().query("quantity == 'gain'")
     assert len(gains) and gains["value"].between(-1, 1).all()
     assert gains["value"].between(gains["ci_low"], gains["ci_high"]).all()
@@ -532,7 +536,9 @@ def measured_as(names, task, without=()):
     given = {
         called: own[name] for called, name in zip(names, OURS, strict=True) if name not in without
     }
-    return gradlab.measure(task, policy, critic, given, horizon=HORIZON, starts=16, judges=4)
+    return gradlab.measure(
+        task, policy, critic, given, horizon=HORIZON, starts=16, judges=4, update=Update(refit=5)
+    )
 
 
 def one_world():

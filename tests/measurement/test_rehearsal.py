@@ -376,7 +376,7 @@ def test_fresh_draws_confirm_by_the_returns_of_closed_form_updates():
     assert found.promised(cell, 5).value == pytest.approx(change(5, found.again_horizon), rel=1e-3)
 
 
-@pytest.mark.parametrize("fallen", [0, 1, 3])
+@pytest.mark.parametrize("fallen", [1, 3])
 def test_candidates_are_confirmed_one_after_the_other_in_the_order_in_which_they_led(
     fallen, monkeypatch
 ):
@@ -404,7 +404,7 @@ def test_candidates_are_confirmed_one_after_the_other_in_the_order_in_which_they
 
 @pytest.mark.parametrize(
     ("asked", "judges", "draws", "each"),
-    [(None, 256, 4, 256), (8, 8, 4, 8), (300, 300, 4, 300), (640, 640, 10, 256)],
+    [(None, 256, 4, 256), (8, 8, 4, 8), (640, 640, 10, 256)],
 )
 def test_as_many_starts_judge_as_are_asked_for_and_draws_grow_with_them(asked, judges, draws, each):
     """Whoever is told that more of them would decide asks for them, and gets them: were draws as

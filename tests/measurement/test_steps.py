@@ -227,9 +227,6 @@ def test_judges_follow_the_law_of_the_starts_and_are_none_of_them():
     assert not torch.equal(judging_starts(task, 16, seed=1).states, judging.states)
 
 
-# Realised gains where episodes end, rollouts are lost, and entropy is part of the return.
-
-
 def test_a_rollout_that_leaves_the_numbers_loses_its_cell_only():
     def step(s, a):
         over = torch.where(a[:, :1] > 0.0, torch.inf, 0.0)

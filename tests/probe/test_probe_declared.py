@@ -46,7 +46,7 @@ NAMED = {
 @pytest.mark.parametrize("fault", NAMED)
 def test_a_planted_fault_is_named_first(fault, tmp_path):
     loop = Loop(fault)
-    probe = loop.probed(log=tmp_path / "run.h5")
+    probe = loop.probed(log=tmp_path / "run.h5", every=5)
     loop.run(probe, 260 if "policy" in fault else 130 if "frozen" in fault else 45)
     probe.close()
     first = failures(gradlab.load(tmp_path / "run.h5"))[0]

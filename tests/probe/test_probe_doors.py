@@ -121,24 +121,6 @@ def test_a_measurement_that_fails_leaves_the_rest_at_work(monkeypatch):
     assert any("vitals/grad_norm" in row for row in rows)
 
 
-@pytest.mark.slow
-def test_a_compiled_policy_is_watched_and_one_compiled_later_is_left_alone():
-    torch.manual_seed(0)
-    rows: list[dict[str, Any]] = []
-    policy = torch.compile(nn.Sequential(nn.Linear(2, 1), nn.Tanh()), backend="eager")
-    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = probed(policy, optimizer, rows, task=linear_task())
-    looped(policy, optimizer, probe, 100)
-    assert not probe.off
-    assert any("vitals/saturation/0" in row for row in rows)
-    assert any("measured/lyapunov" in row for row in rows)
-    original = nn.Sequential(nn.Linear(2, 1), nn.Tanh())
-    probe = gradlab.Probe(original, log=rows.append)
-    later = torch.compile(original, backend="eager", fullgraph=True)
-    looped(later, torch.optim.SGD(original.parameters(), 1e-3), probe, 5)
-    assert not probe.off
-
-
 def test_functional_transforms_pass_the_hook_unseen():
     policy = net()
     probe = gradlab.Probe(policy)

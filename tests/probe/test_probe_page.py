@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,6 @@ from gradlab.storage.journal import journal_of
 from gradlab.verdicts.probe.findings import verdict
 from tests import first_screens
 from tests.probe.planted_probe import (
-    answer,
     burst,
     everything,
     measurement,
@@ -31,8 +29,6 @@ from tests.probe.planted_probe import (
     window,
     written,
 )
-
-ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
@@ -145,24 +141,6 @@ def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path):
     assert suffixes == {".png", ".csv"}
 
 
-@pytest.mark.slow
-def test_text_from_a_hostile_file_is_shown_and_never_run(tab, tmp_path):
-    rows = {k: v for k, v in everything().items() if k != "successive"}
-    rows["findings"] = [answer(0, 100, ATTACK, at=ATTACK), answer(1, 200, "$\\frac{", at="$x^2$")]
-    found = load(
-        written(tmp_path / "run.h5", rows, names=(ATTACK, "$\\frac{", "_hidden", "x" * 500),
-                task=ATTACK, environment=json.dumps({ATTACK: ATTACK, "created": ATTACK}),
-                estimators=json.dumps([ATTACK, "$\\frac{", "mixed", "_true"]))
-    )  # fmt: skip
-    path = tmp_path / "run.html"
-    path.write_text(page_of(found), encoding="utf-8")
-    first_screens.opened(tab, path)
-    assert tab.locator("img").count() == 0 and tab.locator("script").count() == 1
-    assert tab.title() != "broken"
-    assert ATTACK in tab.locator("#findings").inner_text()
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 1200
-
-
 def drawn(run: ProbeRun) -> dict[str, Callable[[], Axes]]:
     table = curves(run)
     return {
@@ -208,17 +186,6 @@ def test_the_page_of_a_long_run_stays_small(tmp_path):
     text = page_of(load(written(tmp_path / "run.h5", rows)))
     assert len(text.encode()) < 100_000
     assert not re.search(r"https?://|@import|src=", text)
-
-
-@pytest.mark.slow
-def test_faults_stand_on_the_first_screen(tab, run, tmp_path):
-    found = probe_page.page(run)
-    first_screens.check_first_screen(tab, found, tmp_path)
-    assert found.advice.light == "none" and "dead inputs" in str(found.advice)
-    sound = {k: v for k, v in everything().items() if k != "findings"}
-    quiet = probe_page.page(load(written(tmp_path / "sound.h5", sound)))
-    first_screens.check_first_screen(tab, quiet, tmp_path)
-    assert quiet.advice.light != "none" and quiet.advice.figure == "returns"
 
 
 def test_without_a_prior_model_no_line_speaks_of_a_model_gradient(tmp_path):

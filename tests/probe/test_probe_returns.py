@@ -158,18 +158,6 @@ def test_a_return_that_stays_raises_no_alarm(draw):
     assert false <= 1
 
 
-@pytest.mark.slow
-def test_a_loop_that_lowers_its_return_is_told_and_its_log_says_so(tmp_path, capsys):
-    policy = gain_of(-4.0)  # nearly the best; the loss below drives it to 0
-    probe = probed(policy, 70 * 34, rate=1e-3, log=tmp_path / "run.h5", every=17)
-    probe.close()
-    assert "falling return" in {alarm.code for alarm in probe.alarms}
-    assert "falling return: The return of the policy fell" in capsys.readouterr().err
-    shown = advice_of(tmp_path / "run.h5")
-    assert shown.light == "none"
-    assert shown.field("finding").startswith("Since the first window the return fell by")
-
-
 class Breaking(Sliding):
     """Works for some steps."""
 

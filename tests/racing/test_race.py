@@ -25,10 +25,8 @@ from gradlab.measurement.update import Update
 from gradlab.reporting import output
 from gradlab.statistics.over_groups import difference_of_means
 from gradlab.tools.race.compute import Stopped, state_file
-from gradlab.tools.race.page import step_page
 from gradlab.tools.race.result import ALONE, load
 from gradlab.wording import signed, two
-from tests.first_screens import check_first_screen
 from tests.linear_quadratic import ExactCritic, lqr_return
 from tests.own_files import LQR, OWN
 from tests.racing.small_environments import (
@@ -303,22 +301,6 @@ def test_a_race_has_a_file_and_a_page(tmp_path, capsys):
     assert raced_by_command(tmp_path) == 2 and "exists" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("wrong", "told"),
-    [
-        (["--updates", "0"], "updates is 0"),
-        (["--candidates", "data"], "a race needs at least two"),
-        (["--candidates", "data", "bogus:3"], "'bogus:3' is unknown"),
-        (["--refit", "0"], "refit is 0"),
-    ],
-)
-def test_what_is_no_race_is_refused_before_networks_are_fitted(wrong, told, tmp_path, capsys):
-    output = ["--output", str(tmp_path / "race.h5")]
-    assert main(["race", *LQR, *output, *wrong]) == 2
-    said = capsys.readouterr().err
-    assert told in said and "begins" not in said
-
-
 GAINS = (-1.0, -1.5, -0.5)  # before, after, and the opposite step
 
 
@@ -500,18 +482,6 @@ def before():
 def after():
     return gain_of(-1.5)
 """
-
-
-def test_a_page_says_what_to_do_above_its_figure(tab, tmp_path):
-    found = gradlab.step(gain_of(GAINS[0]), gain_of(GAINS[1]), Sliding, seed=3, updates=50)
-    page = step_page(found, {"after": "own.py:after", "env": "own.py:make_env"}, {})
-    check_first_screen(tab, page, tmp_path)
-    shown = found.recommendation
-    assert shown.figure == page.panels[0].name and shown.field("next") == "train on"
-    drawn = {float(x) for each in page.panels[0].figure.axes[0].lines for x in each.get_xdata()}
-    table = found.table().set_index("policy")
-    for policy in ("after", "opposite"):
-        assert drawn > set(table.loc[policy, ["value", "ci_low", "ci_high"]])
 
 
 def test_the_command_prints_what_the_step_did(tmp_path, capsys):

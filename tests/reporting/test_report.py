@@ -21,11 +21,10 @@ from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.reporting import output, profile_page, render, report, shell
 from gradlab.storage import records
-from gradlab.tools.jacobians import page as jacobian_page
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
 from tests import planted
-from tests.first_screens import check_first_screen, contrast, drawing, luminance, opened, small
+from tests.first_screens import contrast, drawing, luminance, opened, small
 from tests.planted_tools import compared, said
 
 KINDS = ("png", "csv")
@@ -276,15 +275,6 @@ def comparison():
     return compared()
 
 
-def test_rows_have_growth_variance_and_what_was_tested(comparison):
-    found = {(each.code, each.at): each for each in verdict(comparison)}
-    assert found["jacobians.sound", ""].n == 96
-    rate = comparison.rows("exponent", block="closed", output="1")["value"].iloc[0]
-    assert found["jacobians.growth", "closed"].value == rate
-    assert found["jacobians.halves", ""].subject == "mean square"
-    assert all("nan" not in each.said for each in found.values())
-
-
 @pytest.mark.parametrize("model", [None, systems.Pendulum(mass=1.2)])
 def test_a_simulator_whose_every_jacobian_is_masked_is_said_to_show_nothing(model, tmp_path):
     spin = torch.tensor([[1.5, 8.0], [1.4, 8.0], [1.6, 8.0], [1.55, 8.0]], dtype=torch.float64)
@@ -306,24 +296,3 @@ def test_a_page_is_rebuilt_from_its_file_and_hostile_names_stay_text(tmp_path):
     assert "How good are these Jacobians?" in text
     assert (tmp_path / "run_figures/growth.png").exists()
     assert [each.said for each in verdict(load(path))] == [each.said for each in verdict(hostile)]
-
-
-LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1]]", "R=[[1]]"]
-
-
-def test_the_finding_stands_on_the_first_screen(tab, tmp_path):
-    run = compared()
-    found = jacobian_page.page(run)
-    check_first_screen(tab, found, tmp_path)
-    effects = run.rows("entry", quantity="effect").sort_values("value").iloc[-1]
-    assert f"{effects['output']} by {effects['input']}" in found.advice.fix_first
-    alone = jacobian_page.page(compared(model=False))
-    check_first_screen(tab, alone, tmp_path)
-    assert alone.advice.figure == "growth" and alone.advice.field("growth")
-
-
-def test_numbers_of_the_maps_can_be_read_on_a_phone(tab, comparison, tmp_path):
-    (tmp_path / "page.html").write_text(render(jacobian_page.page(comparison)), encoding="utf-8")
-    opened(tab, tmp_path / "page.html", width=420)
-    tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-    assert not small(tab)

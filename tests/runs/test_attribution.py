@@ -14,7 +14,6 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.figures import entries
 from gradlab.measurement.attribution import spread_horizons
 from gradlab.networks.mlp import QCritic
 from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES
@@ -43,7 +42,6 @@ def policy(weight=WEIGHT):
     return found
 
 
-MODEL_CAUSES = ("states", "A", "B")
 ROUNDING = 1e-9  # of a share, in squared gradients: the truth itself leaves out 1e-6 of its norm
 
 
@@ -68,12 +66,6 @@ def wrong_mass():
     weight = torch.tensor([[-3.0, -3.0]], dtype=torch.float64)
     true_A, true_B = systems[0]
     return measured(task(systems[1], A=true_A, B=true_B), weight)
-
-
-@pytest.fixture(scope="module")
-def one_entry():
-    """The model has one wrong entry of ∂f/∂a: the push of a0 on s1."""
-    return measured(task((A, [[0.3, 0.1], [0.5, 0.4]])))
 
 
 def ends(part):
@@ -180,18 +172,6 @@ def test_stored_rows_have_the_left_out_values_of_their_shares(wrong_mass):
                 assert np.abs(total - share.left_out).max() < 1e-6 * size + rounding
 
 
-def test_a_wrong_mass_is_blamed_on_states_and_dynamics_only(wrong_mass):
-    for account in gradlab.attribute(wrong_mass).bias:
-        assert not account.lost
-        for cause in set(CAUSES) - set(MODEL_CAUSES):
-            assert abs(account.share(cause).fraction) < 1e-3, (account.estimator, cause)
-        assert abs(account.share("B").fraction) > 0.01
-        if account.estimator == "mixed":  # on the simulator's states
-            assert account.share("states").value == 0.0
-        elif account.horizon > 1:
-            assert account.share("states").clear
-
-
 def test_a_wrong_critic_is_blamed_alone():
     torch.manual_seed(1)
     profile = measured(task((A, B)), critic=QCritic(2, 2, (8,)))
@@ -201,25 +181,6 @@ def test_a_wrong_critic_is_blamed_alone():
             assert abs(account.share(cause).fraction) < 1e-30
         parts = [account.share(cause).fraction for cause in ("critic_s", "critic_a")]
         assert sum(parts) == pytest.approx(1.0, rel=1e-9)
-
-
-def test_one_wrong_entry_of_b_is_exactly_where_the_map_puts_it(one_entry):
-    attribution = gradlab.attribute(one_entry)
-    account = attribution.account("mixed", H)
-    assert account.share("B").fraction == pytest.approx(1.0, abs=1e-3)
-    found = {
-        (e.place.block, e.place.output, e.place.input): e
-        for e in account.rows("entry") if e.place.block == "B"
-    }  # fmt: skip
-    assert list(found) == [("B", "s1", "a0")] and found["B", "s1", "a0"].low > 0
-    assert account.rows("output")[0].name == "s1" and account.rows("input")[0].name == "a0"
-    ax = entries(attribution.table(), estimator="mixed", horizon=H)
-    drawn = np.ma.filled(ax.images[0].get_array(), 0.0)
-    names = [[t.get_text() for t in axis.get_ticklabels()] for axis in (ax.yaxis, ax.xaxis)]
-    assert names == [["s0", "s1", "reward", "critic"], ["s0", "s1", "a0", "a1"]]
-    assert drawn[1, 2] == pytest.approx(1.0, abs=1e-3)
-    drawn[1, 2] = 0.0
-    assert np.abs(drawn).max() < 1e-3
 
 
 def test_with_nothing_wrong_everything_is_nothing():

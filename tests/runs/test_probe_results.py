@@ -25,12 +25,10 @@ from gradlab.storage import journal, records
 from gradlab.storage.journal import journal_of
 from tests.probe.planted_probe import (
     NAMES,
-    append,
     burst,
     everything,
     measurement,
     opened,
-    window,
     written,
 )
 
@@ -60,37 +58,6 @@ def test_every_column_has_a_unit_or_is_text_and_a_short_description():
         for key, column in table.columns.items():
             assert bool(column.unit) != column.text, f"{name}/{key}"
             assert 0 < len(column.description.split()) <= 10, f"{name}/{key}"
-
-
-def test_a_run_that_is_being_written_reads_like_a_finished_one(tmp_path):
-    rows = everything()
-    with opened(tmp_path / "run.h5") as writer:
-        append(writer, rows)
-        assert journal.kind(tmp_path / "run.h5") == "probe"
-        now = load(tmp_path / "run.h5")
-    done = load(tmp_path / "run.h5")
-    assert not journal_of(tmp_path / "run.h5").exists()
-    for name in ("vitals", "successive", "measured", "answers", "returns"):
-        for key, values in getattr(done, name).items():
-            np.testing.assert_array_equal(getattr(now, name)[key], values)
-
-
-def test_a_journal_cut_anywhere_gives_the_rows_before_the_cut(tmp_path):
-    writer = opened(tmp_path / "run.h5")
-    begun = journal_of(tmp_path / "run.h5").stat().st_size
-    for k in range(1, 6):
-        writer.append("vitals", window(k))
-    data = journal_of(tmp_path / "run.h5").read_bytes()
-    counts = []
-    for end in np.linspace(begun, len(data), 23).astype(int):
-        cut = tmp_path / f"cut{end}.h5"
-        journal_of(cut).write_bytes(data[:end])
-        counts.append(len(load(cut).vitals.get("update", ())))
-    assert counts[0] == 0 and counts[-1] == 5 and counts == sorted(counts)
-    journal_of(tmp_path / "head.h5").write_bytes(data[: begun // 2])
-    with pytest.raises(InputError, match=r"holds no tables|no such"):
-        load(tmp_path / "head.h5")
-    writer.close()
 
 
 def test_an_empty_run_has_empty_tables(tmp_path):

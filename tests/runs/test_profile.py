@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import xarray
@@ -116,13 +115,6 @@ def test_an_existing_file_is_refused_and_left_alone(profile, tmp_path):
     assert gradlab.load(path).batch == 256
 
 
-PROMISED = {
-    "estimator": object, "horizon": np.integer, "quantity": object, "value": np.floating,
-    "se": np.floating, "ci_low": np.floating, "ci_high": np.floating, "n": np.integer,
-    "method": object,
-}  # fmt: skip
-
-
 @pytest.fixture
 def grid() -> Profile:
     """Four quantities of two estimators; data was measured at horizon 0 alone."""
@@ -142,16 +134,6 @@ def grid() -> Profile:
         ("data", "model"), quantities, (0, 1, 2), columns, count, method, left_out, config,
         environment, {"kind": "objective"},
     )  # fmt: skip
-
-
-def test_the_tables_columns_are_those_that_its_docstring_promises(grid):
-    table = grid.table()
-    assert list(table.columns) == list(PROMISED)
-    for name, kind in PROMISED.items():
-        of_text = kind is object and pd.api.types.is_string_dtype(table[name])
-        assert of_text or np.issubdtype(table[name].dtype, kind), name
-        assert f"`{name}`" in str(Profile.table.__doc__)
-    assert set(table["quantity"]) <= set(QUANTITIES)
 
 
 def test_the_tree_has_every_number_of_the_table_under_its_labels(grid):
@@ -247,14 +229,6 @@ def test_a_group_names_its_arrays_dimensions_and_units(tmp_path):
     }  # fmt: skip
     assert group["cell"].values.tolist() == [0, 1] and group["at"].values.tolist() == [0, 5]
     assert group["size"].values.tolist() == [2.5] and len(group["start"].values) == 4
-
-
-def test_the_docstring_describes_the_arrays(tmp_path):
-    said = {name: array.description for name, array in on_disk(flight(), tmp_path).items()}
-    assert said["who"] == said["at"] == "who flew, and when"
-    assert said["words"] == said["values"] == "which way, and how high above the ground"
-    assert said["lost"] == "what fell off: bags, say" and said["steps"] == "of the stairs"
-    assert said["cell"] == "number of the cell" and all(said.values())
 
 
 def test_an_optional_array_without_entries_is_left_out(tmp_path):

@@ -172,16 +172,6 @@ def test_a_run_that_falls_is_not_taken_because_a_lower_one_rises(tmp_path):
     assert "no seed of falls, the highest median" in told.use and told.light == "none"
 
 
-def test_how_runs_were_trained_is_one_table_of_differences(tmp_path):
-    first = written(tmp_path / "a.h5", reward_scale=0.01)
-    second = written(tmp_path / "b.h5", name="td3", reward_scale=0.5)
-    page, _ = side_by_side([first, second])
-    (method,) = [each for each in page.sections if each.name == "method"]
-    table, rest = method.body.split("settings are the same")
-    assert "reward_scale" in table and "<td>0.01</td><td>0.5</td>" in table
-    assert "episode" not in table and "episode" in rest
-
-
 def said(first: Profile, second: Profile) -> dict[str, str]:
     """What a finding of each code is about."""
     return {each.code: each.at for each in comparison_verdict(compared(first, second))}

@@ -167,13 +167,6 @@ def test_one_estimator_has_all_the_weight():
         assert found.share == pytest.approx([1]) and found.low == pytest.approx([1])
 
 
-def test_identical_estimators_share_their_weight():
-    rng = np.random.default_rng(19)
-    g, t = rng.normal(size=(2, 8, 1, 3)) + 3
-    for found in both(np.concatenate([g, g, g, t], axis=1)):
-        assert found.share == pytest.approx(np.full(3, 1 / 3), abs=1e-5)
-
-
 def test_all_but_identical_estimators_share_their_weight():
     """Their differences are real, and too small to pay for a choice between them."""
     rng, t = np.random.default_rng(22), np.ones((40, 1, D))

@@ -211,9 +211,6 @@ def test_environments_that_cannot_be_set_exactly_are_refused():
         _ = system("Nothing-v7").state_dim
 
 
-# States, physics and tangent space: the maps undo one another and are MuJoCo's own.
-
-
 BALLS = """<mujoco><worldbody>
 <body><freejoint/><geom size=".1"/>
   <body><joint type="ball"/><geom size=".1" pos="0 0 1"/>

@@ -275,9 +275,6 @@ def test_a_file_of_ones_own_makes_a_task(tmp_path):
         task_from_name(f"{file}:nothing", {})
 
 
-# Linear-quadratic tasks: explicit matrices, the double integrator and its gains.
-
-
 def test_linear_starts_have_the_mean_and_covariance_asked_for():
     covariance = [[2.0, 0.6], [0.6, 0.5]]
     task = linear_quadratic(start_mean=[1.0, -2.0], start_covariance=covariance)
@@ -481,9 +478,6 @@ def test_starts_that_hardly_differ_have_no_middle():
     coin = replace(TASK, starts=lambda n, g: MEAN * torch.randint(2, (n, 1), generator=g))
     with pytest.raises(InputError, match=r"no such share of the starts of linear_quadratic"):
         trimmed(coin, 0.01)
-
-
-# Laws of starts as users write them.
 
 
 SYSTEM = gradlab.systems.from_function(lambda s, a: (0.9 * s + a, -(s[:, 0] ** 2)), 2, 1)

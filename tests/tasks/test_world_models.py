@@ -365,9 +365,6 @@ def test_parts_that_draw_inside_or_have_another_shape_are_refused(part, change, 
         gradlab.tasks.with_world_model(cart(), model, see)
 
 
-# The world models of `examples/`: what they are for gradlab, and what their losses teach.
-
-
 @pytest.mark.parametrize("kind", ["tdmpc", "dreamer", "jepa"])
 def test_a_loss_moves_every_part(kind):
     torch.manual_seed(0)

@@ -107,20 +107,6 @@ def test_a_step_that_is_not_finite_is_named_with_its_state_and_action(tmp_path):
     assert re.fullmatch(at + re.escape(OTHER_BOUNDS), text.strip())
 
 
-def test_a_function_that_mixes_rows(tmp_path):
-    file = tmp_path / "mean.py"
-    file.write_text(
-        "import torch, gradlab\n"
-        "def step(s, a):\n"
-        "    return s + a, -(s[:, 0] ** 2 - (s[:, 0] ** 2).mean())\n"
-        "starts = lambda n: torch.randn(n, 1, dtype=torch.float64)\n"
-        "def make_task():\n"
-        "    system = gradlab.systems.from_function(step, state_dim=1, action_dim=1)\n"
-        "    return gradlab.Task('mean', system, None, starts, discount=0.9, horizon=5)\n"
-    )
-    assert "mixes the rows" in " ".join(states(file).values())
-
-
 @pytest.mark.parametrize(("lacks", "words"), [("q", "value(latent)"), ("reward", "reward(latent")])
 def test_a_world_model_without_a_head(lacks, words, tmp_path):
     file = written("worldmodel", tmp_path)
@@ -175,20 +161,6 @@ def test_check_finds_tasks_by_name_and_says_which_functions_it_did_not_call(tmp_
     file.write_text(NAMELESS.replace("own_task", "_own").replace("ready", "_ready"))
     lines, _ = checked(str(file))
     assert f"gradlab check {file}:build or " in lines[0].said
-
-
-@pytest.mark.parametrize(
-    ("methods", "words"),
-    [
-        (("step",), "gradlab.systems.from_environment(arm, read, write, action_dim=…), None"),
-        (("step", "linearize"), "gradlab.Task(name, arm, None, starts"),
-    ],
-)
-def test_an_object_with_a_step_is_told_how_it_becomes_a_task(methods, words, tmp_path):
-    file = tmp_path / "arm.py"
-    body = "".join(f"    def {name}(self): ...\n" for name in methods)
-    file.write_text(f"class Arm:\n{body}arm = Arm()\n")
-    assert words in states(file)["make_task"] and "examples/templates" in states(file)["make_task"]
 
 
 def test_networks_of_other_widths_are_neither(tmp_path):

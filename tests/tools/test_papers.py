@@ -2,10 +2,8 @@
 
 import copy
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -393,37 +391,6 @@ def test_an_item_has_the_settings_that_its_paper_prints_for_the_task(tmp_path: P
     assert listed["ddppo"] == ALGORITHMS["ddppo"]
 
 
-def test_models_of_rp_pgm_predict_as_many_steps_as_are_unrolled(tmp_path: Path) -> None:
-    for item in ("figure-4", "figure-5"):
-        for name, row in rows_of("rp-pgm", item, "Walker2d-v5", tmp_path).items():
-            assert name.endswith(f"-h{row.model.loss.steps}") and row.horizons[0] in (3, 10)
-    learners = rows_of("rp-pgm", "figure-6", "Hopper-v5", tmp_path)
-    assert {row.model.loss.name for row in learners.values()} == {
-        "multistep",
-        "mse",
-        "multistep-dd",
-    }
-    assert learners["rp-dp"].model.loss.steps == learners["rp-dp-dd"].model.loss.steps == 3
-    assert rows_of("rp-pgm", "figure-1", "Hopper-v5", tmp_path)["rp-0"].horizons == (0,)
-
-
-def test_a_run_of_another_preset_is_not_taken_for_the_items(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    item = narrowed(find("rp-pgm", "figure-4"), ("rp-dp-h15",), ("Hopper-v5",))
-    (due,) = reproduction.planned(item, tmp_path, 5, 1.0)
-    config = {
-        "settings": {"iterations": due.iterations},
-        "algorithm": {"terms": [{"horizon": 15}], "model": {"hidden": [64] * 4, "members": 5}},
-    }
-    config["algorithm"]["model"]["loss"] = {"steps": 3}
-    run = SimpleNamespace(config=config, seeds=range(5), iteration=[due.iterations])
-    monkeypatch.setattr(reproduction, "load", lambda path: run)
-    due.path.touch()
-    with pytest.raises(InputError, match="a run with steps 3, expected 15: name another folder"):
-        reproduction.planned(item, tmp_path, 5, 1.0)
-
-
 def test_a_seed_that_is_lost_is_counted_and_the_others_are_drawn(tmp_path: Path) -> None:
     record = records.read(DDPPO)
     evaluations = record.groups["evaluations"]
@@ -515,8 +482,3 @@ def values_std(values: np.ndarray) -> str:
 def test_arguments_are_refused_with_what_is_expected(call: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         call()  # type: ignore[operator]
-
-
-PAGE = Path(__file__).parents[2] / "docs/papers.md"
-_ROWS = re.findall(r"^\| ([\w-]+) \|.*?(`(?:gradlab )?reproduce.*) \| [^|]+ \|$",
-                   PAGE.read_text(), flags=re.M)  # fmt: skip

@@ -129,7 +129,6 @@ def test_a_batch_has_the_share_of_real_rows_and_the_newest_of_the_model():
 
 
 SHAC, MISFIT = find("shac").target, "take windows of as many steps"
-
 ROWS = [
     ("bptt", {"terms": (Term(0),)}, "has no critic: take horizons from 1"),
     ("svg", {"critic_loss": ActionGradient(OneStep())}, "differentiates critics by actions"),

@@ -230,9 +230,6 @@ def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
     assert torch.equal(together[1], alone[1]) and torch.equal(gradient[1], wanted[1])
 
 
-# Whole runs with measured weights: resumption, seeds together and apart, what is written.
-
-
 @pytest.mark.parametrize("by", ["mse", pytest.param("gain", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("follow", FOLLOWED)
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, follow, by):
@@ -517,9 +514,6 @@ def test_a_horizon_in_force_stays_while_it_is_in_the_set():
         flips += found.better
         assert found.better == (not found.kept[1])
     assert flips <= stats.binom.isf(1e-3, trials, ALPHA)
-
-
-# By gain
 
 
 def turned(cosines, lengths=1.0, starts=128, seed=8, noise=0.3):

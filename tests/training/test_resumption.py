@@ -224,8 +224,6 @@ for line in sys.stdin:
     _, status = os.waitpid(child, 0)
     print(status, flush=True)
 """
-
-
 LEARNED = {"prior": (), "learned": ("seed0-prediction", "seed0-gradient")}
 
 

@@ -53,8 +53,9 @@ def test_chaos_is_cut_before_the_chain_is_lost_or_refused(kind):
 
     system, policy = systems.from_function(step, 1, 1), feedback(0.1)
     starts = as_starts(torch.rand(512, 1, generator=torch.Generator().manual_seed(0)).double(), 1)
-    unrolled = oracles.unroll_first_action(Setting(system, policy, starts, 0.98))
-    assert float(unrolled.lyapunov.mean()) == pytest.approx(0.495, abs=0.01)
+    if kind == "first":
+        unrolled = oracles.unroll_first_action(Setting(system, policy, starts, 0.98))
+        assert float(unrolled.lyapunov.mean()) == pytest.approx(0.495, abs=0.01)
     short = matched_truth(Setting(system, policy, starts, 0.98, 2), kinds=(kind,))
     assert short.status == "cut"
     assert 2 <= short.horizon < 10

@@ -8,7 +8,6 @@ of the soft return, written out and unrolled.
 
 import dataclasses
 import math
-import re
 from dataclasses import fields, replace
 
 import pytest
@@ -18,20 +17,17 @@ from torch import Tensor, nn
 from gradlab import systems
 from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
-from gradlab.findings import Finding
-from gradlab.findings.checks import reason
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.setting import Setting, Starts, Tail, as_starts
 from gradlab.measurement import visited
 from gradlab.measurement.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import Gaussian, GaussianPolicy, SoftCritic, WithLogProb
-from gradlab.runs.stages import notices
 from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.system import Entropic, standard_normal
 from gradlab.tasks import inverted_pendulum
 from gradlab.truth import oracles
-from gradlab.truth.agreement import AIM, PRECISION, TrueGradient, judge_first, precision_of
+from gradlab.truth.agreement import AIM, PRECISION, judge_first, precision_of
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.oracles import (
     all_action_gradients,
@@ -40,7 +36,7 @@ from gradlab.truth.oracles import (
     piece,
     unroll_all_actions,
 )
-from gradlab.truth.truth import halves_of_gradients, halves_of_sweep, imprecise, matched_truth
+from gradlab.truth.truth import halves_of_gradients, halves_of_sweep, matched_truth
 from tests.gradients.worlds import Critic, linear, network, nonlinear, reference_gradients
 from tests.linear_quadratic import lqr_gradient
 from tests.truth.linear_policies import Relinearized, feedback, gaussian_starts
@@ -295,19 +291,6 @@ def test_gradients_do_not_depend_on_how_many_starts_are_held(monkeypatch):
     again, remainder = all_action_remainder(linear, policy, 20, GAMMA)
     torch.testing.assert_close(again, G, rtol=1e-12, atol=1e-12)
     assert remainder == pytest.approx(left, rel=1e-10)
-
-
-@pytest.mark.parametrize("status", ["converged", "cut", "imprecise"])
-def test_counts_of_reasons_have_their_thousands_apart(status):
-    one = TrueGradient(torch.zeros(1, 1), *[0.1] * 8, missing=2_000, concentration=0.0)
-    found = imprecise(one, 64_000)
-    if status in ("converged", "cut"):
-        found = Finding(f"truth_{status}", "pass", "", 20_000, n=64_000)
-    text = reason(found)
-    assert ("20,000" in text or "64,000" in text) and not re.search(r"\d{4}", text)
-    config = {"rows": 20_000, "starts": 12_000}
-    (said,) = notices(config)
-    assert said.said == "8,000 of 20,000 starts repeat others and count once: N = 12,000."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.fitting import critics, fit_critic, policies, stabilising_policy
+from gradlab.measurement.update import Update
 from gradlab.systems.system import Linearization, Transition
 
 MODES = {
@@ -92,8 +93,9 @@ def of_parameters(network: nn.Module) -> np.ndarray:
 
 def measured(world: World, **more: object) -> np.ndarray:
     found = gradlab.measure(
-        world.task, world.policy, world.critic, starts=8, batch=8, judges=8, **more
-    )
+        world.task, world.policy, world.critic, starts=8, batch=8, judges=8,
+        update=Update(refit=1), **more
+    )  # fmt: skip
     if "attribute" in more:
         gradlab.attribute(found)
     return found.table()["value"].to_numpy()

@@ -8,8 +8,7 @@ Other tests assert what is decided and the numbers; the words are held here alon
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from math import log
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from gradlab import choose
 from gradlab.reporting.output import advice_of
 from gradlab.reporting.output import compared as side_by_side
 from gradlab.runs.comparison import compared
-from gradlab.runs.probe.results import load
 from gradlab.runs.profile import Profile
 from gradlab.tools.jacobians.page import advice as jacobians
 from gradlab.tools.logs.findings import advice as logs
@@ -28,7 +26,6 @@ from gradlab.verdicts import attribution as attributed
 from gradlab.verdicts import choice, comparison
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.verdict import advice, verdict
-from gradlab.verdicts.probe.findings import verdict as probe_verdict
 from gradlab.verdicts.recommendation import Recommendation
 from tests import planted_tools
 from tests.choice import planted_gradients
@@ -67,64 +64,6 @@ def _probed(folder: Path, **changes: float) -> Recommendation:
     if changes:
         tables |= {"measured": [planted_probe.measurement(400, **changes)]}
     return advice_of(planted_probe.written(folder / "probe.h5", tables))
-
-
-def _cells(usable: float, error: float = 1.0, high: float = 0.95) -> dict[str, object]:
-    """Cosines above 0.7 up to h = 2, and from there on, from `usable` on; the error at h = 3."""
-    cosine, mse = np.full((4, 5), 0.9), np.ones((4, 5))
-    low = cosine - np.array([0, 0.1, 0.1, 0.9 - usable, 0.9 - usable])
-    mse[1, 3] = error
-    ends = dict(cosine_low=low, cosine_high=np.full((4, 5), high))
-    return dict(cosine=cosine, mse=mse, mse_low=0.9 * mse, mse_high=1.1 * mse, **ends)
-
-
-# Measurements of a probe by what is said of them: (update, what differs) of each, in order.
-MEASURED: Mapping[str, tuple[Sequence[tuple[int, Mapping[str, object]]], ...]] = {
-    "horizon": (
-        [(400, {})], [(100, dict(kept_low=0, kept_high=1)), (400, {})], [(100, {}), (400, {})],
-        [(400, _cells(0.4))], [(400, _cells(0.4, 2.5))], [(400, _cells(0.5, high=0.6))],
-        [(400, dict(chosen_horizon=np.nan, chosen_estimator=np.nan))],
-        [(400, dict(kept_low=0, kept_high=4, kept=np.ones((4, 5))))],
-    ),
-    "data gradient": (
-        *([(400, dict(over_data=log(x), over_data_se=se))]
-          for x, se in ((0.25, 0.1), (4.0, 0.1), (1.2, 0.5), (150.0, 1000.0))),
-        [(100, dict(over_data=log(3))), (200, dict(over_data=log(3))), (400, {})],
-    ),
-    "weights": tuple(
-        [(400, dict(weight_zero=(a + b) / 2, weight_zero_low=a, weight_zero_high=b))]
-        for a, b in ((0.1, 0.3), (0.7, 0.9), (0.2, 0.9))
-    ),
-    "source of the bias": tuple([(400, dict(critic_gap=gap))] for gap in (0.5, -0.5, 0.1)),
-    "critic": tuple([(400, dict(value=value))] for value in (-50.0, 150.0, -150.0, -100.5)),
-    "growth": (
-        [(400, {})], [(400, dict(growth_evidence=-40.0))], [(400, dict(growth_evidence=1.0))],
-        [(400, dict(growth=0.01))],
-        *([(400, dict(lyapunov=rate))] for rate in (-0.05, 0.005)),
-    ),
-    "Jacobians": (
-        [(400, dict(jacobian_error=-np.inf))], [(400, dict(error=0.2))],
-        [(100, dict(error=0.1)), (400, dict(error=0.2))],
-        [(100, dict(error=0.2)), (400, dict(error=0.2))],
-        [(k, dict(error=0.2, jacobian_error_se=0.1)) for k in (100, 400)],
-        [(400, dict(jacobian_nonfinite=3, starts_lost=2,
-                    nonfinite_where="first at step 4 of start 9"))],
-    ),
-}  # fmt: skip
-
-
-def _said(about: str) -> Case:
-    """The sentence about one thing for every run of measurements, in their order."""
-
-    def told(folder: Path) -> Recommendation:
-        found = []
-        for number, rows in enumerate(MEASURED[about]):
-            measured = [planted_probe.measurement(at, **changes) for at, changes in rows]
-            path = planted_probe.written(folder / f"{number}.h5", {"measured": measured})
-            found += [each for each in probe_verdict(load(path)) if each.title == about]
-        return Recommendation("none", (), rest=tuple(found))
-
-    return told
 
 
 def _looped(folder: Path, *tables: str, **more: Any) -> Recommendation:
@@ -281,7 +220,6 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ),
         "nobody has looked at the return": lambda folder: _looped(folder, "vitals", "successive"),
     },
-    "measured by a probe": {about: _said(about) for about in MEASURED},
     "training": {
         "five seeds, one of which diverges": _trained(event="seed 4 diverged"),
         "every seed improves": _trained(),
@@ -326,14 +264,15 @@ CASES: Mapping[str, Mapping[str, Case]] = {
 }  # fmt: skip
 
 
-def rendered(kind: str) -> str:
-    """Every case of a kind: its fields, then its sentences."""
+def told(kind: str) -> tuple[str, list[Recommendation]]:
+    """Every case of a kind: its fields, then its sentences; and the cases themselves."""
     with tempfile.TemporaryDirectory() as folder:
-        cases = []
+        texts, shown = [], []
         for number, (title, case) in enumerate(CASES[kind].items()):
             (place := Path(folder) / str(number)).mkdir()
-            cases.append(f"# {title}\n{_text(case(place)).replace(str(place), 'FOLDER')}")
-        return "\n".join(cases)
+            shown.append(case(place))
+            texts.append(f"# {title}\n{_text(shown[-1])}".replace(str(place), "FOLDER"))
+        return "\n".join(texts), shown
 
 
 def _text(shown: Recommendation) -> str:
@@ -346,4 +285,4 @@ def _text(shown: Recommendation) -> str:
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for kind in CASES:
-        (GOLDEN / f"{kind}.txt").write_text(rendered(kind), encoding="utf-8")
+        (GOLDEN / f"{kind}.txt").write_text(told(kind)[0], encoding="utf-8")

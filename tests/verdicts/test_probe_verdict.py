@@ -19,7 +19,6 @@ from gradlab.verdicts.probe.findings import (
     void,
 )
 from gradlab.verdicts.probe.screen import SEEN_IN, screen
-from gradlab.wording import below, samples, states_each, steps, two, updates
 from tests.probe.planted_probe import (
     H,
     answer,
@@ -374,19 +373,3 @@ def test_no_gradient_whose_direction_is_unknown_is_weighed_above_another(
     row["cosine_low"][cell] = low
     run = load(written(tmp_path / "run.h5", everything() | {"findings": [], "measured": [row]}))
     assert (words in screen(run).field("next")) == weighs
-
-
-def test_a_number_has_two_digits_thousands_apart_and_a_short_exponent():
-    said = {
-        0.021: "0.021",
-        16000: "16,000",
-        99_999: "100,000",
-        2.19e-7: "2.2e-7",
-        -1.44e6: "-1.4e6",
-    }
-    assert {value: two(value) for value in said} == said
-    assert below(2.11e-7) == "2.2e-7" and below(0.0301) == "0.031"  # no bound below its number
-    assert below(float("nan")) == "nan"
-    counts = (steps(25_000), updates(12_000), states_each(16_384, 16_384))
-    assert counts == ("25,000 steps", "12,000 updates", "16,384 states (N′)")
-    assert samples({"starts": 102_400}) == "N = 102,400" and steps(250) == "250 steps"

@@ -272,15 +272,6 @@ def test_horizons_that_lower_the_return_are_always_said_and_never_others(changes
     assert recommendation(read(jumps=found)).avoid.startswith("1–2 steps; your model (first acti")
 
 
-def test_horizons_whose_step_lowered_the_return_are_said_where_no_gain_is_known():
-    both = "1 step; the critic alone: lower return after one step"
-    for short, critic, avoided in ((-0.4, -0.5, both), (0.0, 0.0, "")):
-        taken = steps({BEST: 0.7, SHORT: short, CRITIC: critic}, truth=False)
-        told = recommendation(read(admissible=False, status="none", realised=taken))
-        assert told.use == "your model (BPTT), 5 steps" and "by one plain step" in told.tested
-        assert told.avoid == avoided
-
-
 @pytest.mark.parametrize("change", [0.3, 0.05])
 def test_what_is_open_says_how_many_judges_would_tell(change):
     """Student's t with 3 degrees of freedom: an interval of ± 3.18 · 2 / √64 / √4 = 0.4 leaves 0,
@@ -320,13 +311,6 @@ def test_where_returns_alone_decide_nothing_is_called_wrong_without_evidence():
     assert shown.tested.endswith("; 2 of 2 steps lower it") and not shown.fix_first
 
 
-def test_a_rehearsals_batches_are_named_beside_those_of_an_update():
-    told = rehearsed({BEST: RISES, CRITIC: FALLS})
-    for batch, words in ((256, "batches of 256 states (N′)"), (64, "of 64 states (N′ / 4)")):
-        found = recommendation(read(realised=RAISED, rehearsal=replace(told, batch=batch)))
-        assert [words in each.how for each in found.fields if each.name == "tested"] == [True]
-
-
 def test_updates_that_are_rehearsed_need_no_precise_truth():
     told = rehearsed({BEST: RISES, CRITIC: FALLS})
     found = read(realised=RAISED, rehearsal=told, status="imprecise")
@@ -343,13 +327,6 @@ def test_no_steps_through_a_model_are_the_critic_alone():
     found = read(rehearsal=rehearsed({first: RISES, CRITIC: FALLS}))
     assert advise(found).cell == first
     assert recommendation(found).use == "the critic at start states, h = 0"
-
-
-def test_the_rate_of_the_updates_is_said_and_whether_anybody_gave_it():
-    smaller = replace(rehearsed({BEST: PASSES, CRITIC: FALLS}), rate=3e-5)
-    for assumed, words in ((True, "Adam at 3e-5 (rate assumed), 4"), (False, "Adam at 3e-5, 4")):
-        told = recommendation(read(realised=RAISED, rehearsal=replace(smaller, assumed=assumed)))
-        assert f"5 updates of {words} fresh draws" in told.tested and told.rate == 3e-5
 
 
 @pytest.mark.parametrize("assumed", [None, False, True])
@@ -457,13 +434,6 @@ def test_a_gradient_lasts_for_as_long_as_fresh_draws_show():
         assert shown.field("why").startswith("none of 2 gradients' updates")
 
 
-def test_a_plain_step_is_never_called_an_update():
-    """Adam's, as long, goes another way."""
-    for change in (RAISED, LOWERED, NOTHING):
-        shown = recommendation(replace(read(realised=change), disagreements=()))
-        assert "one update" not in str(shown) and "by one plain step" in shown.tested
-
-
 def test_of_rehearsals_the_higher_return_is_followed_and_not_the_larger_gain_of_one_step():
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: PASSES, SHORT: RISES}))
     assert (advise(found).cell, advise(found).updates) == (SHORT, 25)
@@ -529,14 +499,3 @@ def test_where_a_premise_of_gains_fails_returns_alone_decide_and_never_in_green(
     nothing = recommendation(replace(read(realised=LOWERED), void=found.void))
     assert (nothing.use, nothing.follow) == (KEEP, None)
     assert nothing.field("why") == premise.said.removesuffix(".")
-
-
-def test_there_are_no_more_fields_than_have_room():
-    """Of a rehearsal that is open, few starts that carry the truth, and a return that jumps."""
-    open_ = rehearsed({BEST: NOTHING_MORE, CRITIC: FALLS}, noise=9.0)
-    jumps, few = planted_jumps("harmful"), replace(planted(PAPER), rehearsal=open_)
-    truth = few.truth | {"status": "imprecise", "carried_by_few": True, "concentration": 0.9}
-    told = recommendation(facts(replace(few, jumps=jumps, truth=truth)))
-    assert [each.name for each in told.fields] == ["use", "why", "tested", "decide", "fix first"]
-    told = recommendation(facts(replace(few, jumps=jumps)))
-    assert told.avoid.startswith("the simulator's gradient: it promises")
