@@ -241,8 +241,9 @@ def _critical(W: Array, se: Array, n: int) -> float:
 
 
 def _student(normal: float, groups: int) -> float:
-    """The quantile of Student's t with the probability that a normal one has."""
-    return float(scipy.stats.t.isf(scipy.stats.norm.sf(normal), groups - 1))
+    """The quantile of Student's t with the probability that a normal one, at least 0, has."""
+    # SciPy 1.15 has −7e-17 for 0, by which the smallest would not be in its own set.
+    return max(float(scipy.stats.t.isf(scipy.stats.norm.sf(normal), groups - 1)), 0.0)
 
 
 _FEWEST = 3  # groups that a set of candidates needs
