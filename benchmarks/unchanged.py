@@ -211,7 +211,6 @@ def probe(path: Path, **more: Any) -> None:
         actor.step()
         for old, new in zip(target.parameters(), critic.parameters(), strict=True):
             old.data.lerp_(new.data, 0.05)
-        probe.note(critic_loss=loss.detach())
     probe.close()
 
 

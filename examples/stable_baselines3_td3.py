@@ -4,7 +4,7 @@
     python examples/stable_baselines3_td3.py --steps 5000 --log sb3.h5
 
 The environment is also given as a task, so that gradients are measured by horizon with the model's
-own critic. Alarms and a few numbers join the model's own log, as gradlab/….
+own critic.
 """
 
 from dataclasses import dataclass

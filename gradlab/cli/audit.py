@@ -43,8 +43,6 @@ class AuditCommand:
         str | None, named("KIND", "critic, actor, policy, fit or gae.", default="the file's")
     ] = None
     discount: arguments.Number = None
-    lengths: Annotated[tuple[int, int] | None, arg(metavar="L L")] = None
-    """Two lengths of a segment, which the loss takes as length=."""
     meant: Annotated[tuple[str, ...], named("LAW")] = ()
     """Laws that the loss breaks on purpose."""
     seed: arguments.Seed = 0
@@ -62,7 +60,7 @@ class AuditCommand:
             raise InputError(f"{self.file!r} is no function of a file, expected FILE.py:NAME")
         declared = {each.name for each in fields(Declared)}
         given = self._given({"loss", "batch", "inputs", "kind", *declared})
-        for name in ("kind", "discount", "lengths", "meant"):
+        for name in ("kind", "discount", "meant"):
             if (value := getattr(self, name)) not in (None, ()):
                 given[name] = value
         if self.batch is not None:

@@ -19,22 +19,20 @@ register({
     "moved_own": _claim("own steps", "Networks move by their own optimiser."),
     "moved_still": _fault(
         "own steps", "{subject} has not moved in {n} steps of its optimiser.",
-        "Does the optimiser hold it, and reaches its loss it? Else freeze it, "
-        "`requires_grad_(False)`.",
+        "Does its optimiser hold it? Else freeze it.",
     ),
     "moved_in_part": _fault(
         "own steps", "{n} steps moved {subject}, but never {at}.",
-        "Does the optimiser hold all of it, and reaches its loss all? Else freeze that part, "
-        "`requires_grad_(False)`.",
+        "Does its optimiser hold all? Else freeze that part.",
     ),
     "moved_alone": _claim("steps of others", "Nothing else moves a network."),
     "moved_by_another": _fault(
         "steps of others", "{subject} moves at {at} in {n} of {threshold} looks.",
-        "Give each optimiser its own parameters, or declare one optimiser for both roles.",
+        "Give each its own parameters, or declare one for both.",
     ),
     "moved_between": _fault(
         "steps of others", "{subject} moves between steps in {n} of {threshold} looks.",
-        "Are network and target exchanged? Else declare the optimiser that moves it.",
+        "Are network and target exchanged? Else declare its optimiser.",
     ),
     "moved_size": _claim("size of steps", "A step moves a network by 0.003% to 5% of its size."),
     "moved_far": Code(
@@ -43,7 +41,7 @@ register({
     ),
     "moved_little": Code(
         "size of steps", "A step moves {subject} by {number} of its size, limit {threshold}.",
-        "Is its rate, or its clip, far too small, or Adam's `eps` too large?", "error",
+        "Is its rate or clip too small, or `eps` too large?", "error",
     ),
     "moved_settings": _claim("settings", "Rates, `eps` and weight decays are usual."),
     "moved_unusual": _fault(
@@ -53,8 +51,7 @@ register({
     "moved_gradient": _claim("gradients", "Networks step along their own losses."),
     "moved_mixed": _fault(
         "gradients", "In {n} of {threshold} steps {subject} holds what another loss sent.",
-        "Call `zero_grad()` right before the `backward()` of its own loss, and make targets under "
-        "`no_grad`.",
+        "Call `zero_grad()` before its own `backward()`, and make targets under `no_grad`.",
     ),
     "moved_uncleared": _fault(
         "gradients", "Gradients of {subject} add up in {n} of {threshold} steps.",
@@ -81,12 +78,7 @@ register({
     "moved_twins": _claim("twins", "Critics differ from each other."),
     "moved_twins_equal": _fault(
         "twins", "{subject} and {at} are equal in every weight.",
-        "Give each its own initial weights: the minimum of both is one of them.",
-    ),
-    "stored_reset": _claim("resets", "The environment is reset at ends."),
-    "stored_unreset": _fault(
-        "resets", "The environment is stepped on {n} times in a row after the end of its episode.",
-        "Reset it where `terminated or truncated`.",
+        "Give each its own initial weights.",
     ),
     "stored_batches": _claim("batches", "Batches differ."),
     "stored_again": _fault(
@@ -94,13 +86,12 @@ register({
     ),
     "stored_alike": _fault(
         "batches", "Rows of a batch are the same observation, in {number} of {n} batches.",
-        "Store copies: the environment may write into its array.",
+        "Store copies of its array.",
     ),
     "stored_observations": _claim("observations", "Rows are of recorded steps."),
     "stored_hidden": Code(
         "observations", "{number} of the stored observations were recorded.",
-        "Where a wrapper transforms them, record outside of it: "
-        "`env = probe.record(Normalise(env))`.", write=percent,
+        "Record outside of wrappers: `probe.record(Normalise(env))`.", write=percent,
     ),
     "stored_actions": _claim("actions", "Actions are stored as sent."),
     "stored_rewards": _claim("rewards", "Rewards are stored as paid, or rise with these."),
@@ -112,25 +103,15 @@ register({
     ),
     "stored_shifted": _fault(
         "stored rows", "Stored {subject} are those of {at}.",
-        "Is the row stored before, or after, its step is made? Rows of several steps: declare "
-        "`steps`.",
-    ),
-    "stored_other_row": _fault(
-        "stored rows", "Stored {subject} are of other steps.",
-        "Are indices mixed? Rows of several steps: declare `steps`.",
+        "Is it stored before its step is made? Of several steps: declare `steps`.",
     ),
     "stored_unlike": Code(
         "stored rows", "Stored {subject} are not the recorded ones in {number} of the rows.",
-        "What changes them between environment and storage? Record outside of it.", "error",
-        percent,
+        "Record outside of what changes them.", "error", percent,
     ),
     "stored_unclipped": _fault(
         "stored rows", "Stored {subject} are not the clipped ones that were sent.",
-        "Clip before storing; a rollout's batch has an `advantage`.",
-    ),
-    "stored_whole": _fault(
-        "stored rows", "Stored {subject} are whole numbers, recorded ones are not.",
-        "Which type has the storage?",
+        "Clip first; a rollout has an `advantage`.",
     ),
     "stored_in_part": Code(
         "stored rows", "{number} of the stored {subject} differ from recorded ones.",
@@ -138,7 +119,7 @@ register({
     ),
     "stored_related": Code(
         "stored rows", "Stored {subject} go with recorded ones by a correlation of {number}.",
-        "If shaped or normalised, record outside of that.",
+        "If shaped, record outside of that.",
     ),
     "stored_ends_lost": _fault(
         "stored rows", "{number} of {threshold} terminations are not stored as terminated.",
@@ -159,6 +140,6 @@ register({
     "stored_values": _claim("values", "Values are what rewards can add up to."),
     "stored_values_beyond": _fault(
         "values", "Values reach {number}; recorded rewards add up to {threshold} at most.",
-        "Look at the critic's loss and steps; rewards with a bonus: declare `temperature`.",
+        "Look at the critic's loss; with a bonus: declare `temperature`.",
     ),
 })  # fmt: skip

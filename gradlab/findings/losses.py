@@ -10,24 +10,20 @@ from gradlab.wording import percent
 # What a law needs → the line to write.
 NEEDS = {
     "actor": "actor=policy",
-    "action_limit": "action_limit=1.0",
     "bonus": "entropy=lambda batch: …",
     "bootstrap": "target=[q1_target, q2_target]",
     "clip": "clip=0.2",
     "critic": "critic=[q1, q2]",
     "discount": "discount=0.99",
     "draw": "draw=lambda observation: (action, log_prob)",
+    "columns": "the five columns one by one",
     "ends": 'columns={"terminated": "done"}',
-    "lengths": "lengths=(8, 16)",
     "level": "a scalar critic",
     "log_prob": "log_prob=lambda batch: …",
-    "optimizer": "optimizer=actor_optimizer",
     "path": "critic=[q1, q2], no model",
-    "prediction": "critic=[q1, q2]",
-    "quantiles": "a critic of quantiles",
+    "prediction": "critic=[q1, q2], not of logits",
     "several": "target=[q1_target, q2_target]",
     "target": "target=[q1_target, q2_target]",
-    "target_actor": "target_actor=policy_target",
     "temperature": "temperature=log_alpha",
     "temperature_loss": "temperature_loss=lambda log_prob: …",
     "trace": "trace=0.95",
@@ -40,7 +36,7 @@ NEEDS = {
 }  # fmt: skip
 
 _TWO = "{value}, not {threshold}"
-_BENT = "Rescaled values: take the loss of plain ones."
+_BENT = "Uneven: are targets clipped or rescaled?"
 _NORM = "BatchNorm: call eval() first."
 
 # Law: title; name → what is broken; name → why it is undecided, and what would decide. A title
@@ -72,7 +68,7 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
         "reward in the target",
         {"masked": "Left out at ends.", "lost": "Left out.", "negated": "Negated.",
          "uneven": "Not alike in all rows.", "discounted": "{value} of it: γ times?"},
-        {"clipped": "Targets are clipped: take others.", "bent": _BENT},
+        {"bent": _BENT},
     ),
     "critic.entropy": (
         "entropy in the target",
@@ -86,17 +82,12 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
             "left_out": f"{_TWO}: left out.", "squared": f"{_TWO}: twice.",
             "unused": "No next value.", "one_step": f"{_TWO}: one step's?", "other": f"{_TWO}.",
         },
-        {"clipped": "Targets are clipped: take others.", "bent": _BENT},
+        {"bent": _BENT},
     ),
     "critic.targets": (
         "target networks",
         {"unused": "{at}: not used.", "aside": "{at}: another network's values count."}, {},
     ),
-    "critic.quantiles": ("next quantiles",
-        {"order": "Their order counts: τ of the wrong axis?",
-         "alike": "All of the critic's are pulled alike: τ of the wrong axis?"}, {},
-    ),
-    "critic.target_actors": ("target policy", {"unused": "{at}: not used."}, {}),
     "critic.next_value": (
         "next value",
         {"here": "Moves with the row's own {at}.", "still": "Not of next observations."},
@@ -108,27 +99,13 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
     "critic.time_limits": ("time limits", {"moves": "Taken for ends."}, {}),
     "critic.level": (
         "level of the target", {"ends": "Not the reward at ends."},
-        {
-            "aside": "Moves with the row's {at}: meant?",
-            "shifted": "The reward and {value} at ends: normalised values?",
-            "uneven": "Rewards enter unevenly.",
-            "elsewhere": "More than r + γ v: declare temperature, or return a dict of terms.",
-        },
+        {"elsewhere": "More than r + γ v: declare temperature, or return a dict of terms."},
     ),
     "critic.twins": ("twins", {"largest": "The largest counts."}, {}),
     "critic.descends": ("sign", {"rises": "Wrong in {value} of the rows."}, {}),
     "critic.weights": (
         "weights of rows", {"uneven": "Uneven by {value}, without a column `weight`."},
         {"silent": "{value} of the rows count nothing: give a column `mask`."},
-    ),
-    "critic.inputs": (
-        "inputs",
-        {"apart": "Scaled for one of critic and target.", "other_row": "Another row's {at}."},
-        {"other": "No scaled observations."},
-    ),
-    "critic.next_action": (
-        "next actions", {"beyond": "{value} are beyond their limits: noise after the clip?"},
-        {"no_action": "Not seen."},
     ),
     "actor.gradient": (
         "gradient of the actor",
@@ -160,9 +137,6 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
     "actor.parameters": (
         "parameters", {"none": "No path to {at}.", "zero": "Zero gradient of {at}."}, {},
     ),
-    "actor.optimizer": (
-        "optimiser", {"holds": "Also moves {at}.", "misses": "Lacks {at}."}, {},
-    ),
     "actor.sign": ("sign", {"rises": "The loss rises with Q in {value} of the rows."},
                    {"masked": "Rows are masked."}),
     "actor.rows": (
@@ -170,7 +144,6 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
         {"weighed": "Rows have weights."},
     ),
     "actor.twins": ("twins", {"largest": "The largest counts."}, {}),
-    "actor.state": ("states", {"other_row": "The critic sees other rows."}, {}),
     "actor.own": (
         "own actions", {"moves": "Moved by the row's {at}."},
         {"moves?": "Moved by the row's {at}: cloning? Declare meant=[\"own\"]."},
@@ -188,13 +161,6 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
          "size": "{value} of it."}, {},
     ),
     "actor.temperature": ("temperature", {"negated": "Moves the wrong way."}, {}),
-    "actor.lengths": (
-        "lengths", {"apart": "Powers differ: {at}."}, {"one_scale": "Declare model and actor."},
-    ),
-    "actor.derivative": (
-        "derivative", {"other": "{value} missing: a backward of its own?"},
-        {"surrogate": "A surrogate's, not asked."},
-    ),
     "policy.weights": (
         "weights by advantage",
         {"still": "None.", "negated": "Negated.", "other_row": "Of {value} rows off.",

@@ -9,104 +9,73 @@ from gradlab.wording import cosine, percent
 _ORIGIN = "origin of a non-finite gradient"
 _ROWS = "Look at the rewards and targets of these rows."
 _REFIT = "Refit the model where the policy goes now."
-_SCALE = (
-    "Look at the scale of the rewards, at the discount and, in a soft actor-critic, at the sign "
-    "and weight of the entropy."
-)
 _share = partial(Code, write=percent)
 
 _CODES = {  # without a title: it is the code
     # Alarms by their kind, and kinds that have several sentences.
     "non-finite gradient": Code(
         "", "the gradient was not finite in {value} of {n} updates ({at}).",
-        "Stop, and look at the sample that is named beside this.", "error"),
-    "non-finite at the end": Code(
-        "", "the loop {subject} at update {n}: {at}.", "", "error"),
+        "Look at the sample beside this.", "error"),
     "nan.parameter": Code(
-        _ORIGIN, "{at} of {subject} is not finite itself: an earlier update has spoilt it.", "",
+        _ORIGIN, "{at} of {subject} is not finite itself.", "",
         "error"),
     "nan.input": Code(_ORIGIN, "the input of {subject} is not finite in {at}.", _ROWS, "error"),
     "nan.column": Code(_ORIGIN, "{subject} of the batch is not finite in {at}.", _ROWS, "error"),
     "nan.operation": Code(
-        _ORIGIN, "{subject} came first out of {at}.", "Fix that operation, or leave the sample "
-        "out.", "error"),
+        _ORIGIN, "{subject} came first out of {at}.", "Fix it, or leave the sample out.", "error"),
     "nan.negative": Code(
-        _ORIGIN, "the {subject} of a negative number is NaN: {at}.", "Look at what it is taken of: "
-        "an action scaled beyond ±1 in log(1 − a²), say.", "error"),
+        _ORIGIN, "the {subject} of a negative number is NaN: {at}.", "An action beyond ±1 in "
+        "log(1 − a²)?", "error"),
     "nan.one row": Code(
-        _ORIGIN, "the deviation over one row is NaN: {at}.", "Leave a batch of one row out.",
-        "error"),
+        _ORIGIN, "the deviation over one row is NaN: {at}.", "Leave it out.", "error"),
     "nan.loss of rows": Code(
         _ORIGIN, "what the loss sent to {subject} is not finite in {at}.", _ROWS, "error"),
     "nan.loss of all rows": Code(
         _ORIGIN, "what the loss sent to {subject} is not finite in {at}.", "Look for a root, norm "
-        "or power at 0 in the loss, and for a reward or target that spoils a mean over all rows.",
-        "error"),
+        "or power at 0, and for a target that spoils a mean.", "error"),
     "nan.unseen": Code(
         _ORIGIN, "which sample is not known.", "Declare probe.networks(critic=…) and "
-        "probe.losses(…), and hand over probe.look(batch).", "error"),
+        "probe.losses(…).", "error"),
     "non-finite gradient of another network": Code(
         "", "the gradient of the {subject}'s optimiser was not finite in update {n}.",
-        "Stop, and look at the sample that is named beside this.", "error"),
-    "non-finite loss": Code("", "the critic's loss that was noted is not finite.", "", "error"),
+        "Look at the sample beside this.", "error"),
     "loss not asked": Code(
-        "", "the declared loss of kind {subject} could not be asked its laws: {at}.",
-        "Hand over what it needs by probe.look(batch)."),
-    "learning rate below 0": Code(
-        "", "the learning rate of the policy's optimiser is {value}.",
-        "Does the schedule go on beyond its end?"),
+        "", "the loss of kind {subject} could not be asked: {at}.",
+        "Hand over what it needs by look(batch)."),
     "dead path": Code(
         "", "the gradient of {at} was exactly 0 in all of {n} updates.",
-        "Look for a detach, a saturated layer, or a checkpoint with use_reentrant=True."),
-    "dead outputs": Code(
-        "", "{value} of {threshold} rows of the last layer's weights had a gradient of "
-        "exactly 0 in all of {n} updates.",
-        "Look for outputs that the loss does not use, as after a detach, or behind a clamp whose "
-        "bounds are exchanged."),
-    "dead inputs": Code(
-        "", "{value} columns of the first layer's weights had a gradient of exactly 0 "
-        "in all of {n} updates ({at}).", "Look for inputs of the policy that are always 0."),
+        "Look for a detach or a saturated layer."),
     "gradient no better than noise": _share(
         "", "successive gradients share at most {high} of their "
-        "squared norm ({number}, {n} pairs).", "Use larger batches or a smaller learning rate."),
-    "exploding gradient": Code(
-        "", "the policy's gradient grew {value} times over the last {n} updates.",
-        _SCALE),
+        "squared norm ({number}, {n} pairs).", "Use larger batches."),
     "falling return": Code(
         "", "the return of {subject} fell from {at}, by {number} ± {threshold}, over "
         "three windows of about {n} updates.",
-        "Check the signs of the reward and of the actor's loss, and the critic's targets."),
+        "Check signs of rewards and losses, and the critic's targets."),
     "no optimiser's step": Code(
         "actor does not move", "the optimiser has made no step in {n} backward passes.",
-        "Call its step(), or give the probe the optimiser that steps this policy."),
+        "Give the probe the one that steps this policy."),
     "saturated actor": _share(
         "", "action {at} is at its limit in {number} of its values ("
-        "{n} rows).", "Lower the policy's gain, or penalise actions before the tanh."),
+        "{n} rows).", "Penalise actions before the tanh."),
     "non-finite Jacobian": Code(
         "", "{value} of {threshold} states have Jacobians that are not finite "
         "({at}); masking them would drop {n} starts.", "Repair the model there.", "error"),
-    "dead action": Code(
-        "", "the model does not feel action {at}: ∂f/∂a and ∂r/∂a are exactly 0 at all "
-        "states of {n} starts.", "Look for a wrong index or a clip."),
-    "precision-limited": _share(
-        "", "the gradient at the longest horizon is {value} off in float32, and "
-        "batches differ by {threshold} ({n} starts).", "Compute it in float64, or shorten the "
-        "horizon."),
     "diverging sensitivities": Code(
         "", "the simulator's ∂s_t/∂s_0 grows tenfold every {number} steps "
         "under this policy (CI {low}–{high}, {n} starts) and leaves float32 at step {threshold}.",
-        "Backpropagate through fewer steps, or stabilise the policy first."),
+        "Backpropagate through fewer steps."),
     "variance doubling time": Code(
         "", "the variance of {subject} at visited states doubles every "
         "{number} steps (CI {low}–{high}, {n} starts).", "Shorten the horizon."),
     "wrong direction": Code(
         "", "{subject} at visited states points away from the true one at {at}: "
-        "cosine {number}, at most {high} ({n} starts).", "Use a horizon whose sign is right, or "
-        "improve the critic or the model, whichever errs more.", write=cosine),
+        "cosine {number}, at most {high} ({n} starts).", "Use a horizon whose sign is right.",
+        write=cosine),
     "critic's gradient points away": Code(
         "wrong direction", "a step along the actor's gradient lowers the return: cosine {number} "
         "with the true gradient, at most {high} ({n} starts).", "Improve the critic, by more of "
-        "its updates per update of the actor or more data before the actor moves.", write=cosine),
+        "its updates per update of the actor.", write=cosine),
     "worse than without a model": Code(
         "", "{subject} at visited states, horizon {at}, has {number} "
         "times the error of the data gradient (at least {low}, {n} starts).",
@@ -128,7 +97,7 @@ _CODES = {  # without a title: it is the code
         "Fix the reward.", "premise"),
     "probe.gradient is 0": Code(
         "true gradient", "the true gradient is exactly 0: this policy does not move the return.",
-        "Look for a dead output, ignored actions or a constant reward.", "premise"),
+        "Look for ignored actions or a constant reward.", "premise"),
     "probe.return rose": Code("return", "{at} {subject} rose by {value}, N = {n}."),
     "probe.return fell": Code("return", "{at} {subject} fell by {value}, N = {n}."),
     "probe.return open": Code(
@@ -158,55 +127,12 @@ _CODES = {  # without a title: it is the code
         "starts.", "Improve the critic if this lasts.", write=cosine),
     "probe.step open": Code(
         "step", "at {at} a step along the actor's gradient is not shown to have raised the return: "
-        "cosine {value}, from {n} starts.", "Measure more often, by a smaller every.",
-        write=cosine),
-    "probe.best": Code(
-        "step", "{subject} at {at} gains {value} of the best step; no update followed it, from {n} "
-        "starts.", write=percent),
-    "probe.longer": Code(
-        "step", "{subject} at {at} would raise it: cosine {value}, from {n} starts.", write=cosine),
+        "cosine {value}, from {n} starts.", write=cosine),
     "probe.horizon": Code(
         "horizon", "{subject} has the smallest error of one batch at h = {number}; {at} may have "
         "it (95%, {n} starts)."),
     "probe.no truth": Code(
         "horizon", "no admissible truth at the newest measurement: no horizon was chosen."),
-    "probe.usable": Code(
-        "horizon", "{subject} is usable at {at}: cosine ≥ {threshold}, at most 2× the least error "
-        "({n} starts)."),
-    "probe.perhaps usable": Code("horizon", "{subject} may be usable at {at}, from {n} starts."),
-    "probe.not usable": Code("horizon", "{subject} is usable at no horizon, from {n} starts."),
-    "probe.against data": Code(
-        "data gradient", "one batch of {subject}, {at}, has {value} times the error of the data "
-        "gradient, from {n} starts."),
-    "probe.weight": Code(
-        "weights", "the least error gives h = 0 the weight {value} beside {at}, from {n} starts."),
-    "probe.source": Code(
-        "source of the bias", "{subject} makes most of the squared bias at {at}, {value} beyond "
-        "half, from {n} starts."),
-    "probe.critic": Code(
-        "critic", "the critic's mean value is {value}; the largest reward so far allows "
-        "{threshold}, from {n} starts."),
-    "probe.Jacobians": Code(
-        "Jacobians", "the model's Jacobians have a relative error of {value} at fresh states, "
-        "from {n} "
-        "starts."),
-    "probe.Jacobian drift": Code(
-        "Jacobians", "their error is {value} times that of the first measurement, from {n} "
-        "starts."),
-    "probe.lost Jacobians": Code(
-        "Jacobians", "{value} of {threshold} states have Jacobians that are not finite ({at}); "
-        "masking them drops {n} starts.", "Repair the model there."),
-    "probe.doubling": Code(
-        "growth", "the variance of {subject} doubles every {value} steps up to {at}, from {n} "
-        "starts."),
-    "probe.power law": Code(
-        "growth", "the variance of {subject} grows like a power of h up to {at}, from {n} starts."),
-    "probe.growth": Code(
-        "growth", "the log variance of {subject} changes by {value} per step up to {at}, from {n} "
-        "starts."),
-    "probe.Lyapunov": Code(
-        "growth", "perturbations of the closed loop grow by λ = {value} per step, from {n} "
-        "starts."),
     "probe.cost": _share("cost", "the probe took {value} of the time, a look every {n} updates."),
     "probe.no optimiser": Code(
         "update size", "no sizes of updates.", "Give the probe the policy's optimizer."),

@@ -24,11 +24,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.states import LoopParts, Watcher, check_widths, headline
+from gradlab.integrations.states import LoopParts, Watcher, check_widths
 from gradlab.probe.log import Logs
+from gradlab.probe.loop import MakeEnv
 from gradlab.probe.passes import Watched, limits
 from gradlab.probe.probe import Probe
-from gradlab.probe.returns import MakeEnv
 from gradlab.tasks import Task
 
 try:
@@ -236,10 +236,6 @@ def check_measurable(model: BaseAlgorithm) -> None:
         )
 
 
-_LOSSES = ("train/critic_loss", "train/value_loss")
-_TABLES = ("stdout", "log", "json", "csv")  # outputs that a sentence would break
-
-
 class ProbeCallback(BaseCallback):
     """Watches a model's policy gradients while it learns: TD3, DDPG, SAC, PPO and A2C.
 
@@ -248,13 +244,11 @@ class ProbeCallback(BaseCallback):
         task: adds bias and variance by horizon; its discount is replaced by the model's.
         every: updates between two looks.
         seed: of the probe's own starts and noise.
-        resume: go on in the run file that `log` names, as after loading a saved model.
         env: a function that makes an environment as the model's, without normalisers: whole
             episodes without noise are played in it, and show whether the return rises.
         verbose: as in every callback.
 
-    The model's critic loss and returns of episodes are logged, too. A few numbers and the alarms
-    also go to the model's own logger, as "gradlab/…". Another `learn` goes on in the same log.
+    Returns of episodes are logged, too. Another `learn` goes on in the same log.
     `probe` is the `gradlab.Probe`, once training has begun.
     """
 
@@ -266,14 +260,10 @@ class ProbeCallback(BaseCallback):
         seed: int = 0,
         verbose: int = 0,
         *,
-        resume: bool = False,
         env: MakeEnv | None = None,
     ) -> None:
         super().__init__(verbose)
-        self._watcher = Watcher(
-            log, task, self._steps, every=every, seed=seed, resume=resume, env=env
-        )
-        self._loss: Any = None  # the last one that was noted
+        self._watcher = Watcher(log, task, self._steps, every=every, seed=seed, env=env)
 
     @property
     def probe(self) -> Probe | None:
@@ -287,45 +277,18 @@ class ProbeCallback(BaseCallback):
         if task is not None and self.probe is None:
             check_measurable(model)
             check_widths(task, model.observation_space.shape, model.action_space.shape)
-        self._watcher.begin(parts_of(model), getattr(model, "gamma", None), self._record)
+        self._watcher.begin(parts_of(model), getattr(model, "gamma", None))
 
     def _on_step(self) -> bool:
-        self._watcher.compare(self._transition)
         self._watcher.attempt(self._note)
         return True
 
     def _note(self) -> None:
-        """The critic's loss where another one was recorded, and returns of episodes that ended."""
+        """Returns of episodes that ended."""
         probe: Any = self.probe
-        recorded = self.logger.name_to_value
-        loss = next((recorded[name] for name in _LOSSES if name in recorded), None)
-        if loss is not None and loss is not self._loss:
-            self._loss = loss
-            probe.note(critic_loss=loss)
         for info in self.locals.get("infos", ()):
             if "episode" in info:
                 probe.note(episode_return=info["episode"]["r"])
 
     def _on_training_end(self) -> None:
         self._watcher.end()
-
-    def _record(self, row: dict[str, Any]) -> None:
-        for name, value in headline(row).items():
-            self.logger.record(name, value)
-        if "findings/title" in row:
-            name = f"gradlab/{row['findings/title']}"
-            self.logger.record(name, row["findings/message"], exclude=_TABLES)
-
-    def _transition(self) -> tuple[Any, Any, Any] | None:
-        """(s, a, s') of the first environment; None where an episode has ended."""
-        model: Any = self.model
-        collected: Any = self.locals
-        normalizer = model.get_vec_normalize_env()
-        if collected["dones"][0]:
-            return None
-        action = collected.get("clipped_actions", collected.get("actions"))
-        if normalizer is None:
-            return model._last_obs[0], action[0], collected["new_obs"][0]
-        if model.num_timesteps > model.n_envs:  # the first state is known normalised only
-            return None
-        return model._last_original_obs[0], action[0], normalizer.get_original_obs()[0]

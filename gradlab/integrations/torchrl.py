@@ -15,7 +15,8 @@ loss's own, so that they follow training; they are called on copies only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast, final
 
@@ -23,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.states import LoopParts, Watcher, headline
+from gradlab.integrations.states import LoopParts, Watcher
 from gradlab.probe.log import Logs
+from gradlab.probe.loop import MakeEnv
 from gradlab.probe.passes import Watched, acting, limits, limits_of
 from gradlab.probe.probe import Probe
-from gradlab.probe.returns import MakeEnv
 from gradlab.tasks import Task
 
 try:
@@ -72,18 +73,14 @@ class _Q(nn.Module):
         self.network, self.stacked, self.count, self.keys = network, stacked, count, keys
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        values = [each[..., 0] for each in self._values(state, action)]
-        return torch.stack(values).amin(dim=0)
-
-    def _values(self, state: Tensor, action: Tensor) -> Iterator[Tensor]:
         observed, acted, valued = self.keys
+        values = []
         for k in range(self.count):
             given = TensorDict({observed: state, acted: action}, batch_size=[len(state)])
-            if self.stacked is None:
-                yield self.network(given)[valued]
-                continue
-            with self.stacked[k].to_module(self.network):
-                yield self.network(given)[valued]
+            own = nullcontext() if self.stacked is None else self.stacked[k].to_module(self.network)
+            with own:
+                values.append(self.network(given)[valued][..., 0])
+        return torch.stack(values).amin(dim=0)
 
 
 def parts_of(trainer: Any) -> LoopParts:
@@ -209,7 +206,6 @@ def _squashes(part: Any) -> bool:
     )
 
 
-_LOSSES = ("loss_qvalue", "loss_value", "loss_critic")  # of TD3, SAC; DDPG; PPO, A2C
 _RETURN = ("next", "episode_reward")
 
 
@@ -221,14 +217,11 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         task: adds bias and variance by horizon; its discount is replaced by the loss's.
         every: updates between two looks.
         seed: of the probe's own starts and noise.
-        resume: go on in the run file that `log` names, as after loading a saved model.
         env: a function that makes one of Gymnasium's, as the trainer's: whole episodes without
             noise are played in it, and show whether the return rises.
 
-    The critic's loss is logged, too, and, where the environment has RewardSum, episodes' returns.
-    A few numbers also go to the trainer's own logger, as "gradlab/…". `probe` is the
-    `gradlab.Probe`, once training has begun. Checkpoints hold nothing of it; a resumed run goes on
-    in its log with resume=True.
+    Where the environment has RewardSum, episodes' returns are logged, too.
+    `probe` is the `gradlab.Probe`, once training has begun. Checkpoints hold nothing of it.
     """
 
     def __init__(
@@ -238,14 +231,10 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         every: int = 50,
         seed: int = 0,
         *,
-        resume: bool = False,
         env: MakeEnv | None = None,
     ) -> None:
-        self._watcher = Watcher(
-            log, task, self._frames, every=every, seed=seed, resume=resume, env=env
-        )
+        self._watcher = Watcher(log, task, self._frames, every=every, seed=seed, env=env)
         self._trainer: Any = None
-        self._shown: dict[str, float] = {}
 
     @property
     def probe(self) -> Probe | None:
@@ -265,10 +254,8 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
             raise InputError("hook is registered already: make one ProbeHook per trainer")
         self._trainer = trainer
         trainer.register_op("setup", self._begin)
-        trainer.register_op("batch_process", self._compare)
+        trainer.register_op("batch_process", self._note)
         trainer.register_op("process_optim_batch", self._hand_over)
-        trainer.register_op("process_loss", self._note_loss)
-        trainer.register_op("post_steps_log", self._show)
         trainer.register_op("shutdown", self._watcher.end)
         trainer.register_module(name, self)
 
@@ -282,46 +269,16 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         parts = parts_of(self._trainer)
         if self._watcher.task is not None:
             check_measurable(self._trainer)
-        self._watcher.begin(parts, discount_of(self._trainer.loss_module), self._record)
-
-    def _record(self, row: dict[str, Any]) -> None:
-        self._shown |= headline(row)
-
-    def _show(self, batch: Any) -> dict[str, float] | None:
-        shown, self._shown = self._shown, {}
-        return shown or None
+        self._watcher.begin(parts, discount_of(self._trainer.loss_module))
 
     def _hand_over(self, batch: Any) -> Any:
         if self.probe is not None:
             self.probe.look(batch)
         return batch
 
-    def _note_loss(self, batch: Any, losses: Any) -> None:
-        self._watcher.attempt(_note_loss, self.probe, losses)
-
-    def _compare(self, batch: Any) -> Any:
-        """A step of the first batch, made again by the task's simulator."""
+    def _note(self, batch: Any) -> Any:
         self._watcher.attempt(_note_returns, self.probe, batch)
-        self._watcher.compare(lambda: self._transition(batch))
         return batch
-
-    def _transition(self, batch: Any) -> tuple[Any, Any, Any] | None:
-        """(s, a, s') of the batch; None where it has ends of episodes only."""
-        loss = self._trainer.loss_module
-        observed, acted = loss.actor_network.in_keys[0], action_key(loss)
-        flat = batch.reshape(-1).cpu()
-        whole = (~flat["next", "done"].flatten()).nonzero().flatten()
-        if not len(whole):
-            return None
-        # The last one: a seed set after the first reset leaves the first step without its state.
-        row = flat[int(whole[-1])]
-        return row[observed].numpy(), row[acted].numpy(), row["next", observed].numpy()
-
-
-def _note_loss(probe: Probe, losses: Any) -> None:
-    name = next((each for each in _LOSSES if each in losses.keys()), None)  # noqa: SIM118
-    if name is not None:
-        probe.note(critic_loss=losses[name].detach().mean())
 
 
 def _note_returns(probe: Probe, batch: Any) -> None:

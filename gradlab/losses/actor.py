@@ -12,9 +12,8 @@ the volume of the box. Of α: ∂L/∂α = mean log π.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,7 +35,6 @@ from gradlab.losses.asking import (
     held,
     moved,
     networks,
-    reordered,
     repeats,
     summed,
     terms_of,
@@ -57,13 +55,11 @@ _E = 2.718281828459045
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One value of the loss with its calls; `cut`: a value of θ was detached, sampled or made
-    discrete."""
+    """One value of the loss with its calls."""
 
     terms: Mapping[str, Tensor]
     calls: LossCalls
     tags: Sequence[Tag]
-    cut: bool
 
     @property
     def loss(self) -> Tensor:
@@ -105,7 +101,6 @@ class ActorLoss(AskedLoss):
         self.theta = trained.pop("actor")
         if not self.theta:
             raise InputError("actor has no parameter that requires a gradient: nothing is trained")
-        self.others = trained
         shared = {id(p) for parameters in trained.values() for p in parameters.values()}
         self.apart = {name: p for name, p in self.theta.items() if id(p) not in shared}
         self.owners: dict[int, Role] = {}  # what actor and critic share is the actor's
@@ -122,28 +117,22 @@ class ActorLoss(AskedLoss):
             return bool(self.pathwise) and self.declared.model is None
         return super().has(need)
 
-    def evaluated(
-        self, raised: Role | None = None, more_seed: int = 0, length: int | None = None
-    ) -> Evaluation:
+    def evaluated(self, raised: Role | None = None, more_seed: int = 0) -> Evaluation:
         """The loss, looked at. `raised`: a role whose values are larger than they are."""
         watching = Watching(self.owners, list(self.theta.values()), raised)
         seed = self.declared.seed + more_seed
         with untouched(self.modules.values(), seed), running("loss"), torch.enable_grad():
             with watching.over(self.watched):
-                value = self.called(self.batch, length)
+                value = self.called(self.batch)
             terms = terms_of(value)
         tags = [tag for term in terms.values() if (tag := watching.tags.of(term)) is not None]
-        return Evaluation(terms, watching.calls, tags, watching.tags.cut)
+        return Evaluation(terms, watching.calls, tags)
 
-    def called(self, batch: Mapping[str, Tensor], length: int | None = None) -> Any:
-        """What the loss returns of a batch, and of a length or the first of two."""
-        lengths = self.declared.lengths
-        length = lengths[0] if length is None and lengths else length
-        more = {} if length is None else {"length": length}
+    def called(self, batch: Mapping[str, Tensor]) -> Any:
         if self.named:
-            return self.loss(self.rebuilt(batch), **more)
+            return self.loss(self.rebuilt(batch))
         given = self.given if isinstance(self.given, tuple | list) else (self.given,)
-        return self.loss(*given, **more)
+        return self.loss(*given)
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -208,11 +197,10 @@ class ActorLoss(AskedLoss):
                 kind.append((output, weight.detach()))
         return fixed, scores
 
-    def direct(self, outputs: Sequence[Output], of: Evaluation | None = None) -> Gradients:
+    def direct(self, outputs: Sequence[Output]) -> Gradients:
         """∂L/∂output with everything fixed that the roles compute from it, in the graph."""
-        of = of or self.here
-        with closed(*of.calls.inlets.values()):
-            return gradient(of.loss, [output.value for output in outputs], again=True)
+        with closed(*self.here.calls.inlets.values()):
+            return gradient(self.here.loss, [output.value for output in outputs], again=True)
 
     def depends(self, weight: Tensor) -> bool:
         """A weight has a gradient in θ other than through values of model and critic: those of a
@@ -274,17 +262,8 @@ class ActorLoss(AskedLoss):
         discrete action has chosen among a critic's values."""
         if lost.role is not None:
             return False
-        weight = self.direct([Output("critic", 0, lost.value)])[0]
+        weight = self.direct([Output("critic", lost.value)])[0]
         return weight is not None and moves(weight) and not self.depends(weight)
-
-    @cached_property
-    def paths(self) -> dict[str, list[float]]:
-        """Norm of the gradient of every parameter by path: model, critic, both, neither."""
-        return {
-            f"{name}: {path}".lstrip(": "): [float(g.norm()) for g in found]
-            for name, term in self.here.terms.items()
-            for path, found in by_path(term, list(self.theta.values()), self.here.calls).items()
-        }
 
 
 def _held(item: object, path: str = "", depth: int = 3) -> Iterator[tuple[str, nn.Module]]:
@@ -309,34 +288,6 @@ def gradient(value: Tensor, variables: Sequence[Tensor], again: bool = False) ->
 def moves(g: Tensor | None) -> bool:
     """A gradient that is not exactly zero."""
     return g is not None and bool((g != 0).any())
-
-
-def by_path(term: Tensor, theta: Sequence[Tensor], calls: LossCalls) -> dict[str, list[Tensor]]:
-    """∂term/∂θ by path; all paths sum to it. With g(C) the gradient with the outlets of C closed,
-    neither = g({model, critic}), model = g({critic}) − neither, critic = g({model}) − neither."""
-
-    def without(*roles: Role) -> list[Tensor]:
-        with closed(*(calls.outlets[role] for role in roles)):
-            found = gradient(term, theta)
-        return [torch.zeros_like(x) if g is None else g for g, x in zip(found, theta, strict=True)]
-
-    def less(total: Sequence[Tensor], *parts: Sequence[Tensor]) -> list[Tensor]:
-        """total − Σ parts, 0 where that is rounding."""
-        found = []
-        for whole, *terms in zip(total, *parts, strict=True):
-            rest = whole - sum(terms)
-            size = whole.abs().sum() + sum(each.abs().sum() for each in terms)
-            unit = 16 * torch.finfo(whole.dtype).eps * size
-            found.append(torch.where(rest.abs() <= unit, 0.0, rest))
-        return found
-
-    roles = [role for role in JUDGES if calls.counts.get(role)]
-    total, neither = without(), without(*roles)
-    if len(roles) < 2:
-        return {**{role: less(total, neither) for role in roles}, "neither": neither}
-    model, critic = less(without("critic"), neither), less(without("model"), neither)
-    both = less(total, model, critic, neither)
-    return {"model": model, "critic": critic, "model and critic": both, "neither": neither}
 
 
 def _together(outputs: Sequence[tuple[Output, Tensor]]) -> Tensor:
@@ -426,7 +377,7 @@ def _values(loss: ActorLoss) -> Answer:
     """Where model or critic move the loss, they move its gradient."""
     theta = list(loss.theta.values())
     for role in JUDGES:
-        if not loss.here.calls.counts.get(role):
+        if role not in loss.here.calls.called:
             continue
         with closed(loss.here.calls.outlets[role]):
             apart = gradient(loss.here.loss, theta)
@@ -441,21 +392,6 @@ def _values(loss: ActorLoss) -> Answer:
         if still and by > _MOVES * float(loss.here.loss.detach().abs()):
             return fail("detached", role)
     return PASS
-
-
-def _optimizer(loss: ActorLoss) -> Answer:
-    """The optimiser steps the actor's tensors, and nothing else that the loss reaches."""
-    assert loss.declared.optimizer is not None
-    stepped = {id(p) for group in loss.declared.optimizer.param_groups for p in group["params"]}
-    own = {id(p) for p in loss.theta.values()}
-    for role, parameters in loss.others.items():
-        named = {n: p for n, p in parameters.items() if id(p) in stepped - own}
-        reached = zip(named, gradient(loss.here.loss, list(named.values())), strict=True)
-        if applied := [name for name, g in reached if moves(g)]:
-            return fail("holds", f"{len(applied)} of the {role} ({listed(applied, 3)})")
-    pairs = zip(loss.theta.items(), loss.total, strict=True)
-    missed = [name for (name, p), g in pairs if moves(g) and id(p) not in stepped]
-    return fail("misses", listed(missed, 3)) if missed else PASS
 
 
 def _sign(loss: ActorLoss) -> Answer:
@@ -502,17 +438,6 @@ def _own(loss: ActorLoss) -> Answer:
             name = "moves" if decided else "moves?"
             return Answer("fail" if decided else "undecided", name, change, 1e-5, column)
     return PASS
-
-
-def _state(loss: ActorLoss) -> Answer:
-    """The critic is given the rows at which the policy acts."""
-    seen: dict[str, list[Tensor]] = {"actor": [], "critic": []}
-    for output in loss.here.calls.outputs:
-        if output.role in seen and output.inputs:
-            seen[output.role].append(output.inputs[0].detach())
-    pairs = [(x, y) for x in seen["actor"] for y in seen["critic"] if x.shape == y.shape]
-    other = [reordered(x, y) for x, y in pairs]
-    return fail("other_row") if other and all(other) else PASS
 
 
 def _density(loss: ActorLoss) -> Answer:
@@ -585,68 +510,6 @@ def _temperature(loss: ActorLoss) -> Answer:
     return PASS if slopes[0] < 0 < slopes[1] else fail("negated")
 
 
-def _lengths(loss: ActorLoss) -> Answer:
-    """From one length of a segment to another, a reward's weight and log π's change alike.
-
-    w(k L) / w(L) of the first step, whose state and noise are the same: 1 where steps are summed,
-    1/k where they are averaged.
-    """
-    short, long = loss.declared.lengths or (1, 2)
-    evaluations = [loss.evaluated(length=short), loss.evaluated(length=long)]
-    exponents = {}
-    for role in ("model", "actor"):
-        first = []
-        for each in evaluations:
-            outputs = [output for output in each.calls.outputs if output.role == role]
-            weights = [w for w in loss.direct(outputs, each) if w is not None and moves(w)]
-            first += [w.detach().abs().double() for w in weights[:1]]
-        if len(first) < 2:
-            continue
-        # Where all steps are one call, of its first entry.
-        alike = first[0].shape == first[1].shape
-        one, other = (float(w.sum() if alike else w.flatten()[0]) for w in first)
-        if one and other:
-            exponents[role] = math.log(other / one) / math.log(long / short)
-    if len(exponents) < 2:
-        return undecided("one_scale")
-    off = abs(exponents["model"] - exponents["actor"])
-    return held(off, 0.5, "apart", ", ".join(f"{k}: {v:.2g}" for k, v in exponents.items()))
-
-
-def _derivative(loss: ActorLoss) -> Answer:
-    """Where nothing is cut or scored, the gradient is the derivative of the loss, by differences
-    along three directions; of several steps the one counts at which both agree best."""
-    if loss.here.cut or loss.here.calls.lost or loss.weighed[1]:
-        return Answer("skipped", "surrogate")
-    theta = list(loss.theta.values())
-    epsilon = max(torch.finfo(p.dtype).eps for p in theta)
-    generator = torch.Generator().manual_seed(loss.declared.seed)
-    g = [torch.zeros_like(p) if x is None else x for p, x in zip(theta, loss.total, strict=True)]
-    base, off, total = float(loss.first[0]), 0.0, 0.0
-    for _ in range(3):
-        u = [
-            p.detach().square().mean().sqrt().clamp_min(1e-2)
-            * torch.randn(p.shape, generator=generator).to(p)
-            for p in theta
-        ]
-        given = sum(float((x * y).sum()) for x, y in zip(g, u, strict=True))
-        found = []
-        for h in (1e-2, 2e-3, 5e-4):
-            ends = []
-            for step in (h, -h):
-                with ExitStack() as stack:
-                    for p, x in zip(theta, u, strict=True):
-                        stack.enter_context(moved(p, step * x))
-                    ends.append(float(loss(loss.batch)[0].detach()))
-            D = (ends[0] - ends[1]) / (2 * h)
-            gap = abs(D - given)
-            found.append((gap if gap > 32 * epsilon * abs(base) / h else 0.0, D))
-        gap, D = min(found)
-        off, total = off + gap**2, total + D**2
-    missing = (off / total) ** 0.5 if total > 0 else 0.0
-    return held(missing, 0.05, "other")
-
-
 ACTOR = (
     Law("loss.finite", (), finite, stops=True),
     Law("actor.gradient", (), _dead, stops=True),
@@ -656,16 +519,12 @@ ACTOR = (
     Law("actor.values", (), _values),
     Law("actor.score", (), _score),
     Law("actor.parameters", (), _parameters),
-    Law("actor.optimizer", ("optimizer",), _optimizer),
     Law("actor.sign", ("path",), _sign),
     Law("actor.rows", ("path",), _even),
     Law("actor.twins", ("path",), _largest),
-    Law("actor.state", ("path",), _state),
     Law("loss.repeats", (), repeats, stops=True),
     Law("actor.own", ("path", "observation"), _own),
     Law("actor.density", ("draw", "observation"), _density),
     Law("actor.entropy", ("draw", "temperature", "observation"), _entropy),
     Law("actor.temperature", ("temperature", "temperature_loss"), _temperature),
-    Law("actor.lengths", ("lengths",), _lengths),
-    Law("actor.derivative", (), _derivative),
 )

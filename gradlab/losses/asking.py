@@ -14,7 +14,7 @@ import copy
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any, NamedTuple
@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from gradlab import validation
 from gradlab.errors import InputError, in_short, one_line
 from gradlab.findings import Decision, Finding
 from gradlab.findings.losses import NEEDS
+from gradlab.losses.finite import Finder
 from gradlab.user_code import running
 
 COLUMNS = (
@@ -136,8 +136,6 @@ class Declared:
         draw: of observations → (action, log π), as the loss draws.
         log_prob, entropy: of the batch → [B], of the policy as it is.
         clip: ε of PPO. monotone: weights rise with advantages, as in AWR, not in proportion.
-        action_limit: largest |action|, a number or one for each coordinate.
-        optimizer: the actor's. lengths: two of a segment, which the loss takes as `length=`.
         columns: the batch's name of a column where it is another, {"observation": "obs"}.
         meant: names of laws that the loss breaks on purpose.
         seed: of every draw in the loss.
@@ -157,34 +155,36 @@ class Declared:
     entropy: Callable[[Any], Tensor] | None = None
     clip: float | None = None
     monotone: bool = False
-    action_limit: float | Tensor | None = None
-    optimizer: Optimizer | None = None
-    lengths: tuple[int, int] | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     meant: Collection[str] = ()
     seed: int = 0
 
     def check(self) -> None:
-        """Raises InputError where a number, a tensor or an optimiser is none."""
+        """Raises InputError where a number or a tensor is none."""
         for name in ("discount", "trace"):
             if (value := getattr(self, name)) is not None:
                 validation.number(name, value, least=0, most=1)
         if self.clip is not None:
             validation.number("clip", self.clip, above=0)
-        for name, kind, wanted in (
-            ("temperature", Tensor, "the tensor log α"),
-            ("optimizer", Optimizer, "the actor's torch.optim.Optimizer"),
-        ):
-            validation.instance(name, getattr(self, name), (kind, NoneType), wanted)
-        if self.lengths is not None:
-            if not isinstance(self.lengths, tuple | list) or len(self.lengths) != 2:
-                raise validation.expected("lengths", self.lengths, "two of a segment, as (8, 16)")
-            short, long = (validation.whole("lengths", each, 1) for each in self.lengths)
-            if long < 1.5 * short:
-                raise InputError(
-                    f"lengths is ({short}, {long}), expected a second of at least 1.5 times"
-                )
+        kinds = (Tensor, NoneType)
+        validation.instance("temperature", self.temperature, kinds, "the tensor log α")
         validation.whole("seed", self.seed)
+
+
+def declare(caller: str, **given: Any) -> Declared:
+    """What a user hands over by name; None is nothing.
+
+    Raises:
+        InputError: an entry is unknown.
+    """
+    known = {each.name for each in fields(Declared)}
+    if unknown := given.keys() - known:
+        wanted = ", ".join(sorted(known))
+        raise InputError(f"{caller} has {', '.join(sorted(unknown))}, expected any of {wanted}")
+    said = {name: value for name, value in given.items() if value is not None}
+    if isinstance(said.get("meant"), str):
+        said["meant"] = (said["meant"],)
+    return Declared(**said)
 
 
 def networks(name: str, given: Any, objects: bool = False) -> dict[str, Any]:
@@ -323,7 +323,7 @@ class Call:
         value: its output, with the offset; of a call that repeats each row k times [B, k, …]; None
             inside of vmap.
         leaf: zero, added to the output. row: the dimension of its rows.
-        slope: ∂L/∂output. logits: it is about bins, whose mean counts.
+        slope: ∂L/∂output.
     """
 
     key: Key
@@ -332,26 +332,6 @@ class Call:
     leaf: Tensor
     row: int
     slope: Tensor
-    logits: bool = False
-
-    @property
-    def bins(self) -> Tensor:
-        """Numbers of the bins of logits, 0 of that in the middle."""
-        n = self.leaf.shape[-1]
-        return torch.arange(n, device=self.leaf.device).to(self.leaf.dtype) - n // 2
-
-    @property
-    def thin(self) -> list[int]:
-        """A number for each row beside the output: [B, 1, …] or [1, B, 1, …]."""
-        return [1] * self.row + [-1] + [1] * (self.leaf.ndim - 1 - self.row)
-
-    def offset(self, x: Tensor) -> Tensor:
-        """What raises each row by x [B]; logits are tilted, flat ones by x bins."""
-        return x.to(self.leaf).reshape(self.thin) * self._tilt if self.logits else x
-
-    @property
-    def _tilt(self) -> Tensor:
-        return self.bins * 12 / self.leaf.shape[-1] ** 2
 
     def by_rows(self, x: Tensor) -> Tensor:
         """Of the output's shape → [B, numbers of a row]."""
@@ -361,7 +341,7 @@ class Call:
     @property
     def by_row(self) -> Tensor:
         """∂L/∂(an offset of the row), [B]."""
-        return self.by_rows(self.slope * self._tilt if self.logits else self.slope).sum(1)
+        return self.by_rows(self.slope).sum(1)
 
 
 class AskedLoss:
@@ -572,23 +552,13 @@ def rowwise(flag: Tensor, like: Tensor) -> Tensor:
     return flag.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def reordered(one: Tensor, other: Tensor) -> bool:
-    """The same rows in another order."""
-    if torch.equal(one, other):
-        return False
-    one, other = (x.reshape(len(x), -1).double().sum(1).sort().values for x in (one, other))
-    return torch.equal(one, other)
-
-
 def finite(asked: AskedLoss) -> Answer:
     """The loss is a finite number; else the first operation whose result is not, and its rows."""
     if bool(torch.isfinite(asked.first[0])):
         return PASS
-    from gradlab.losses.paths import FirstNotFinite
-
-    with FirstNotFinite() as origin:
+    with Finder() as finder:
         asked(None)
-    return fail("not_finite", origin.where or "the batch")
+    return fail("not_finite", finder.where or "the batch")
 
 
 def repeats(asked: AskedLoss) -> Answer:

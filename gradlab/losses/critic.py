@@ -3,8 +3,7 @@
     y*(r + c) − y* = c    y*(v + c) − y* = γ (1 − d) c    y* moves with s′ alone    y* = r at ends
 
 c = ½ max(1, |r|, |Q|). y* exists for squares, Huber, log-cosh, expectiles, weighted rows and twins;
-for quantiles its differences do, which is enough for slopes; of logits it is the mean bin, where
-the cross-entropy does not move with a tilt (bins are alike, so that γ is in bins, too). Calls whose
+for quantiles its differences do, which is enough for slopes; of logits there is none. Calls whose
 gradient moves with rewards, targets or next values are predictions, those without one bootstraps.
 """
 
@@ -30,7 +29,6 @@ from gradlab.losses.asking import (
     fail,
     held,
     moved,
-    reordered,
     rowwise,
     undecided,
     untouched,
@@ -65,53 +63,29 @@ class CriticLoss(AskedLoss):
             "ends": lambda: "terminated" in self.columns,
             "reward": lambda: "reward" in self.columns and self.kind == "critic" and alone,
             "bootstrap": lambda: alone and self.bootstraps,
-            "prediction": lambda: self.predictions,
+            "prediction": lambda: self.predictions and self.shifted,
             "discount": lambda: self.declared.discount is not None or "discount" in self.columns,
             "level": lambda: all(self.level(self.first[1][key]) is not None
-                                 for key in self.predictions) and not self.base,
-            "target": lambda: self.roles["target"],
-            "target_actor": lambda: self.roles["target_actor"],
-            "several": lambda: len(self.bootstraps) > 1 and not self.base,
-            "quantiles": lambda: self.quantiles,
+                                 for key in self.predictions),
+            "target": lambda: self.roles["target"] or self.roles["target_actor"],
+            "several": lambda: len(self.bootstraps) > 1,
         }  # fmt: skip
         return bool(made[need]()) if need in made else super().has(need)
 
-    @cached_property
-    def first(self) -> tuple[Tensor, dict[Key, Call]]:
-        value, calls = super().slopes()
-        for call in calls.values():
-            g = call.slope
-            if call.value is None or g.shape[-1] < 3 or g.ndim - 1 == call.row:
-                continue
-            sums, sizes = float(g.sum(-1).abs().max()), float(g.abs().sum(-1).max())
-            call.logits = sizes > 0 and sums < 1e-3 * sizes
-        return value, calls
-
-    def slopes(
-        self, batch: Mapping[str, Tensor] | None = None, add: Mapping[Key, Tensor] | None = None
-    ) -> tuple[Tensor, dict[Key, Call]]:
-        first, (value, calls) = self.first[1], super().slopes(batch, add)
-        for key in calls.keys() & first.keys():
-            calls[key].logits = first[key].logits
-        return value, calls
-
     def rising(self, keys: Sequence[Key], x: float | Tensor) -> dict[Key, Tensor]:
-        """Offsets that raise predictions by x."""
-        whole = torch.zeros_like(self.flags, dtype=self.dtype) + x
-        return {key: self.first[1][key].offset(whole) for key in keys}
+        """Offsets that raise calls by x."""
+        return dict.fromkeys(keys, torch.zeros_like(self.flags, dtype=self.dtype) + x)
 
-    def raised(self, keys: Sequence[Key], steps: float | Tensor) -> dict[Key, Tensor]:
-        """Offsets that raise next values by steps of `unit`, logits to one bin from the middle."""
-        rows = torch.zeros_like(self.flags, dtype=self.dtype) + steps
-        found = {}
-        for key in keys:
-            call = self.first[1][key]
-            if key in self.binned:
-                assert call.value is not None
-                found[key] = -1e4 * (call.bins - rows.reshape(call.thin)).abs() - call.value
-            else:
-                found[key] = self.size * rows
-        return found
+    @cached_property
+    def shifted(self) -> bool:
+        """Predictions feel a shift of their row: the slopes of logits cancel."""
+        for call in (self.first[1][key] for key in self.predictions):
+            g = call.slope
+            if g.ndim - 1 > call.row and g.shape[-1] > 2:
+                sums, sizes = float(g.sum(-1).abs().max()), float(g.abs().sum(-1).max())
+                if sums < 1e-3 * sizes:
+                    return False
+        return True
 
     @cached_property
     def targeted(self) -> list[Key]:
@@ -130,7 +104,7 @@ class CriticLoss(AskedLoss):
     def sloped(self) -> list[Key]:
         """Calls of critics that have a gradient."""
         calls, own = self.first[1], self.roles["critic"]
-        return [k for k, call in calls.items() if k[0] in own and bool(call.by_row.any())]
+        return [k for k, call in calls.items() if k[0] in own and bool(call.slope.any())]
 
     @cached_property
     def predictions(self) -> list[Key]:
@@ -149,15 +123,10 @@ class CriticLoss(AskedLoss):
         return torch.stack(found).all(0) if found else torch.ones_like(self.flags)
 
     def level(self, call: Call) -> Tensor | None:
-        """The number of each row that the loss reads, [B]; of logits the mean bin; None where it
-        reads several, or inside of vmap."""
+        """The number of each row that the loss reads, [B]; None where it reads several."""
         if call.value is None:
             return None
         read = self.masks.get(call.key, torch.ones_like(call.value))
-        if call.logits:
-            mean = (call.value.softmax(-1) * call.bins).sum(-1, keepdim=True)
-            some = read.any(-1, keepdim=True)
-            return call.by_rows(mean * some).sum(1) / call.by_rows(some).sum(1).clamp_min(1)
         one = bool((call.by_rows(read).sum(1) <= 1).all())
         return call.by_rows(call.value * read).sum(1) if one else None
 
@@ -176,42 +145,13 @@ class CriticLoss(AskedLoss):
         return [k for k in self.first[1] if k[0] in self.valued and k not in fitted]
 
     @cached_property
-    def binned(self) -> set[Key]:
-        """Bootstraps that are logits of as many bins as the predictions."""
-        calls = self.first[1]
-        widths = {calls[k].slope.shape[-1] for k in self.predictions if calls[k].logits}
-        return {k for k in self.bootstraps if calls[k].leaf.shape[-1] in widths}
-
-    @cached_property
-    def base(self) -> dict[Key, Tensor]:
-        """Next values of logits stand at their middle, so that no clip of the bins is in reach."""
-        return self.raised([*self.binned], 0.0)
-
-    @cached_property
-    def quantiles(self) -> list[Key]:
-        """Bootstraps of several numbers a row, where predictions have them and all are read."""
-        calls = self.first[1]
-
-        def several(key: Key) -> bool:
-            call = calls[key]
-            return call.leaf.ndim - 1 > call.row and call.leaf.shape[-1] > 2 and not call.logits
-
-        whole = all(several(key) and bool(mask.all()) for key, mask in self.masks.items())
-        return [key for key in self.bootstraps if whole and several(key)]
-
-    @cached_property
     def size(self) -> float:
         """c."""
         called = self.first[1].values()
-        numbers = [c.value.abs().max() for c in called if c.value is not None and not c.logits]
+        numbers = [c.value.abs().max() for c in called if c.value is not None]
         reward = self.columns.get("reward")
         numbers += [] if reward is None else [reward.abs().max()]
         return max([1.0, *(float(each) for each in numbers)]) / 2
-
-    @property
-    def unit(self) -> float:
-        """Of a step of next values: c, or one bin."""
-        return 1.0 if self.base else self.size
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -239,8 +179,7 @@ class CriticLoss(AskedLoss):
 
         def slope(x: Tensor) -> Tensor:
             nonlocal y
-            offsets = {k: self.first[1][k].offset(row) for k, row in zip(keys, x, strict=True)}
-            _, calls = self.slopes(batch, {**self.base, **(add or {}), **offsets})
+            _, calls = self.slopes(batch, {**(add or {}), **dict(zip(keys, x, strict=True))})
             levels = [self.level(calls[key]) for key in keys]
             y = torch.stack(
                 [row if v is None else v for v, row in zip(levels, x, strict=True)]
@@ -302,8 +241,7 @@ class CriticLoss(AskedLoss):
 
     def beside(self, by: float) -> tuple[Tensor, dict[Key, Call]]:
         """Every prediction beside its target."""
-        x = dict(zip(self.predictions, self._own[0] + by, strict=True))
-        return self.slopes(add=self.base | {k: self.first[1][k].offset(v) for k, v in x.items()})
+        return self.slopes(add=dict(zip(self.predictions, self._own[0] + by, strict=True)))
 
     def by_column(self, column: str, rows: Tensor | None = None) -> Tensor:
         """(y*(column + c) − y*) / c, where the column moves in all rows or in some."""
@@ -312,9 +250,10 @@ class CriticLoss(AskedLoss):
         return (self.solve(self.changed(**{column: x + rowwise(by, x).to(x)})) - self.y) / self.size
 
     def by_next(self, keys: Sequence[Key], steps: float, rows: Tensor | None = None) -> Tensor:
-        """(y*(v + c) − y*) / c of the bootstraps of these keys, c in steps of `unit`."""
-        at = steps * (torch.ones_like(self.flags) if rows is None else rows).to(self.dtype)
-        return (self.solve(add=self.raised(keys, at)) - self.y) / (steps * self.unit)
+        """(y*(v + x) − y*) / x of the bootstraps of these keys, x = steps · c."""
+        at = (torch.ones_like(self.flags) if rows is None else rows).to(self.dtype)
+        x = steps * self.size
+        return (self.solve(add=self.rising(keys, x * at)) - self.y) / x
 
     @cached_property
     def by_reward(self) -> Tensor:
@@ -403,7 +342,7 @@ def _descends(loss: CriticLoss) -> Answer:
     """∂L/∂Q has the sign of Q − y*."""
     wrong = 0.0
     for way in (0.25, -0.25):
-        _, calls = loss.beside(way * loss.unit)
+        _, calls = loss.beside(way * loss.size)
         shares = [(calls[key].by_row * way <= 0)[loss.live].double().mean()
                   for key in loss.predictions]  # fmt: skip
         wrong = max(wrong, *(float(share) for share in shares))
@@ -430,13 +369,9 @@ def _reward(loss: CriticLoss) -> Answer:
     flagged = loss.has("ends")
     if flagged and float((s[:, ~at] - 1).abs().max()) <= loose >= float(s[:, at].abs().max()):
         return fail("masked")
-    if _at_limits(loss, s, 1.0):
-        return undecided("clipped")
-    if _bent(loss):
-        return undecided("bent")
     k = float(s.median())
-    if float((s - k).abs().max()) > 10 * loose:
-        return fail("uneven", value=off)
+    if float((s - k).abs().max()) > 10 * loose:  # clipped or rescaled, as R2D2's, where it rises
+        return fail("uneven", value=off) if float(s.min()) < -loose else undecided("bent")
     once = loss.has("discount") and float((s - loss.gamma).abs().max()) <= loose
     if once and float((loss.gamma - 1).abs().max()) > 3 * loose:
         return fail("discounted", value=k)
@@ -445,38 +380,17 @@ def _reward(loss: CriticLoss) -> Answer:
     return fail("lost" if abs(k) < 1e-3 else "negated", value=k)
 
 
-def _at_limits(loss: CriticLoss, s: Tensor, want: float, rows: Tensor | None = None) -> bool:
-    """Targets that do not rise by `want` all end at one or two levels: they are clipped there."""
-    y = loss.y if rows is None or not bool(rows.any()) else loss.y[:, rows]
-    ends = (y / loss.size + s)[(s - want).abs() > 10 * loss.loose]
-    levels = {round(float(end), 3) for end in ends}
-    return 0 < len(levels) <= 2 < ends.numel()
-
-
-def _bent(loss: CriticLoss) -> bool:
-    """y* rises with the reward by what y* itself decides (R2D2's rescaling): in its order slopes go
-    up and down a few times at most."""
-    s, y = loss.by_reward[0], loss.y[0]
-    spread = float(s.max() - s.min())
-    turns = float(s[y.argsort()].diff().abs().sum())
-    return float(s.min()) > 1e-3 and len(s) > 16 and 10 * loss.loose < spread > turns / 4
-
-
 def _discount(loss: CriticLoss) -> Answer:
     """y* rises by γ with the next value."""
     s, gamma = loss.by_value, loss.gamma
     # Where ends are not known, rows that do not move have ended.
     going = ~loss.ends if loss.has("ends") else s.abs().amax(0) > loss.loose
     s, gamma = (s[:, going], gamma[going]) if bool(going.any()) else (s, gamma)
-    if loss.has("reward") and _bent(loss):
-        return undecided("bent")
     off, k, g = float((s - gamma).abs().max()), float(s.median()), float(gamma.median())
     if off <= max(loss.loose, 1e-6):
         return PASS._replace(value=k, limit=g)
-    if _at_limits(loss, s, g, going):
-        return undecided("clipped")
-    if abs(k - g) <= loss.loose:  # of some rows alone
-        k = float(s.flatten()[(s - gamma).abs().argmax()])
+    if float(s.min()) >= -loss.loose and float((s - k).abs().max()) > 10 * loss.loose:
+        return undecided("bent")  # clipped or rescaled
     names = {"left_out": 1.0, "squared": g**2, "unused": 0.0, "one_step": g**0.5}
     name = next((n for n, v in names.items() if abs(k - v) < 2e-3 < 4e-3 < abs(v - g)), "other")
     return Answer("fail", name, k, g)
@@ -542,45 +456,16 @@ def _unused(loss: CriticLoss, role: str) -> bool:
 
 
 def _targets(loss: CriticLoss) -> Answer:
-    """The loss moves with a declared target, and y* with its values where it moves with any."""
+    """The loss moves with declared targets, and y* with their values where it moves with any."""
+    for role in ("target", "target_actor"):
+        if loss.roles[role] and _unused(loss, role):
+            return fail("unused", ", ".join(loss.roles[role]))
     names = ", ".join(loss.roles["target"])  # REDQ draws some of them
-    if _unused(loss, "target"):
-        return fail("unused", names)
     called = [key for key in loss.bootstraps if key[0] in loss.roles["target"]]
-    if not called or len(called) == len(loss.bootstraps) or not loss.predictions:
+    if not called or len(called) == len(loss.bootstraps) or not loss.has("prediction"):
         return PASS
     moves = float(loss.by_next(called, 1.0).abs().max())
     return fail("aside", names) if moves < 1e-6 < float(loss.by_value.abs().max()) else PASS
-
-
-def _target_actors(loss: CriticLoss) -> Answer:
-    """The loss moves with a declared target policy."""
-    names = ", ".join(loss.roles["target_actor"])
-    return fail("unused", names) if _unused(loss, "target_actor") else PASS
-
-
-def _quantiles(loss: CriticLoss) -> Answer:
-    """y* does not move with the order of the next quantiles, and quantiles that are equal are
-    pulled apart; not so of an ensemble, whose least counts alone."""
-    calls, order, least = loss.first[1], {}, {}
-    for key in loss.quantiles:
-        value, one = calls[key].value, torch.zeros_like(calls[key].leaf)
-        assert value is not None
-        one[..., 0] = -50 * loss.size
-        order[key], least[key] = value.flip(-1) - value, one
-    moves = loss.spread(loss.solve(add=order) - loss.y)
-    if moves > 4 * loss.loose:
-        return fail("order", value=moves)
-    if loss.spread(loss.solve(add=least) - loss.y) > 40:
-        return PASS
-    same = {}
-    for key in loss.predictions:
-        value = calls[key].value
-        assert value is not None
-        same[key] = value.mean(-1, keepdim=True) - value
-    _, found = loss.slopes(add=same)
-    g = torch.cat([found[key].slope.flatten(0, -2) for key in loss.predictions])
-    return fail("alike") if float((g.amax(1) - g.amin(1)).max() / g.abs().max()) < 1e-3 else PASS
 
 
 def _level(loss: CriticLoss) -> Answer:
@@ -588,14 +473,13 @@ def _level(loss: CriticLoss) -> Answer:
     loose = 2 * loss.loose
     r = loss.column("reward") * loss.by_reward.median().clamp_min(0)
     if float(loss.by_reward.max() - loss.by_reward.min()) > 10 * loss.loose:
-        return undecided("uneven")
+        return undecided("elsewhere")
     at = (loss.y - r)[:, loss.ends]
     if loss.spread(at) > loose:
-        if loss.by_own[0]:
-            return undecided("aside", loss.by_own[0])
         beside = len(loss.sloped) > len(loss.predictions)  # a conservative term
-        if beside or loss.spread(at - at.mean(1, keepdim=True)) < loose:
-            return undecided("shifted", value=float(at.mean()))
+        same = loss.spread(at - at.mean(1, keepdim=True)) < loose  # normalised values
+        if beside or same or loss.by_own[0]:
+            return undecided("elsewhere", value=loss.spread(at))
         return held(loss.spread(at), loose, "ends")
     known = [loss.level(loss.first[1][key]) for key in loss.bootstraps]
     outputs = [output for output in known if output is not None]
@@ -620,52 +504,6 @@ def _twins(loss: CriticLoss) -> Answer:
         for way in (50, -50)
     )  # fmt: skip
     return fail("largest") if up.min() > 0.9 and down.max() < 0.1 else PASS
-
-
-def _inputs(loss: CriticLoss) -> Answer:
-    """Critic and target are given the rows' own inputs, in one scale."""
-    for keys, column in (
-        (loss.predictions, "observation"),
-        (loss.predictions, "action"),
-        (loss.bootstraps, "next_observation"),
-    ):
-        x = loss.batch.get(column)
-        seen = [] if x is None else [i for key in keys for i in _inputs_of(loss, key, x)]
-        if x is not None and seen and all(reordered(each, x) for each in seen):
-            return fail("other_row", column)
-    scales = []
-    for keys, column in ((loss.predictions, "observation"), (loss.bootstraps, "next_observation")):
-        x = loss.batch[column].double()
-        given = next((i.double() for k in keys for i in _inputs_of(loss, k, x)), None)
-        if given is None:
-            return Answer("skipped", "other")
-        a, b = x - x.mean(0), given - given.mean(0)
-        k = (a * b).sum(0) / (a * a).sum(0).clamp_min(1e-30)
-        if float((b - k * a).norm() / b.norm().clamp_min(1e-30)) > 1e-3:
-            return Answer("skipped", "other")
-        scales.append((k, given.mean(0) - k * x.mean(0)))
-    (k, shift), (k2, shift2) = scales
-    off = max(float(((p - q).abs() / p.abs().clamp_min(0.1)).max())
-              for p, q in ((k, k2), (shift, shift2)))  # fmt: skip
-    return held(off, 0.01, "apart")
-
-
-def _inputs_of(loss: CriticLoss, key: Key, like: Tensor) -> list[Tensor]:
-    call: Call = loss.first[1][key]
-    return [x for x in call.inputs if x.shape == like.shape]
-
-
-def _next_action(loss: CriticLoss) -> Answer:
-    """Next values are of actions within their limits."""
-    a = loss.batch["action"]
-    given = [
-        x for key in loss.bootstraps for x in loss.first[1][key].inputs[1:] if x.shape == a.shape
-    ]
-    if not given or not a.is_floating_point():
-        return undecided("no_action")
-    limit = torch.as_tensor(loss.declared.action_limit).to(a)
-    beyond = max(float((x.abs() > 1.001 * limit).double().mean()) for x in given)
-    return held(beyond, 0.02, "beyond")
 
 
 def _entropy(loss: CriticLoss) -> Answer:
@@ -710,14 +548,10 @@ CRITIC = (
     Law("critic.entropy", ("prediction", "temperature"), _entropy),
     Law("critic.discount", ("prediction", "bootstrap", "discount"), _discount),
     Law("critic.targets", ("target",), _targets, whole=True),
-    Law("critic.target_actors", ("target_actor",), _target_actors, whole=True),
-    Law("critic.quantiles", ("prediction", "quantiles"), _quantiles),
     Law("critic.next_value", (*_TD, "level", "next_observation"), _next_value),
     Law("critic.beyond", ("reward", "ends", "next_observation"), _beyond),
     Law("critic.level", (*_TD, "ends", "level", "discount"), _level),
     Law("critic.twins", ("prediction", "several", "discount"), _twins),
     Law("critic.descends", ("prediction",), _descends),
     Law("critic.weights", ("prediction", "level"), _weights),
-    Law("critic.inputs", (*_TD, "bootstrap", "observation", "next_observation"), _inputs),
-    Law("critic.next_action", ("reward", "bootstrap", "action", "action_limit"), _next_action),
 )

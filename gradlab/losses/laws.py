@@ -7,24 +7,22 @@ gae       a function that computes advantages
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import numpy as np
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.losses.actor import ACTOR, ActorLoss
-from gradlab.losses.asking import AskedLoss, Declared, Law, Modules, judge
+from gradlab.losses.asking import AskedLoss, Declared, Law, declare, judge
 from gradlab.losses.critic import CRITIC, CriticLoss
 from gradlab.losses.policy import GAE, POLICY, Advantages, PolicyLoss
 from gradlab.provenance import environment
-from gradlab.runs.layout import by_column, table
+from gradlab.runs.layout import table
 from gradlab.runs.run import FindingsRun, header
-from gradlab.storage.records import Array, Record
+from gradlab.storage.records import Record
 from gradlab.user_code import differentiating
 
 LAWS: Mapping[str, tuple[Law, ...]] = {
@@ -34,9 +32,6 @@ LAWS: Mapping[str, tuple[Law, ...]] = {
     "policy": POLICY,
     "gae": GAE,
 }
-
-
-_OLDER = {"surrogate": 'write meant=["derivative"]', "directions": "three are taken, leave it out"}
 
 
 def asked(loss: Callable[..., Any], batch: Any, declared: Declared, kind: str) -> AskedLoss:
@@ -107,89 +102,38 @@ def look_at(
 
 @differentiating
 def audit(
-    loss: Callable[..., Any],
-    batch: Any = None,
-    *old: Any,
-    kind: str | None = None,
-    critic: Modules | object = None,
-    target: Modules = None,
-    actor: Modules = None,
-    target_actor: Modules = None,
-    model: Any = None,
-    discount: float | None = None,
-    trace: float | None = None,
-    temperature: Tensor | None = None,
-    temperature_loss: Callable[[Tensor], Tensor] | None = None,
-    draw: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
-    log_prob: Callable[[Any], Tensor] | None = None,
-    entropy: Callable[[Any], Tensor] | None = None,
-    clip: float | None = None,
-    monotone: bool = False,
-    action_limit: float | Tensor | None = None,
-    optimizer: Optimizer | None = None,
-    lengths: tuple[int, int] | None = None,
-    columns: Mapping[str, Any] | None = None,
-    meant: Collection[str] = (),
-    inputs: Any = None,
-    seed: int = 0,
-    **older: object,
-) -> FindingsRun:
+    loss: Callable[..., Any], batch: Any = None, *old: Any, kind: str | None = None,
+    inputs: Any = None, seed: int = 0, **declared: Any,
+) -> FindingsRun:  # fmt: skip
     """Ask a loss the laws of its kind: is its target, its sign, its mask, its gradient right?
 
         assert gradlab.audit(loss, batch, kind="critic", critic=[q1, q2], discount=0.99).passed
 
     Args:
         loss, batch, kind: as in `gradlab.losses.laws.look_at`.
-        old, older: none; an error says what to write.
+        old: none; an error says what to write.
         inputs: in the place of batch, of kind "actor": a tensor, or the loss's arguments.
-        critic, target, actor, …: what is known, as of `gradlab.losses.asking.Declared`.
+        seed: of every draw in the loss.
+        declared: critic, target, actor, discount, …: entries of `gradlab.losses.asking.Declared`.
 
     Returns:
-        A run of kind "audit": `passed` where no law is broken, `findings`, and for an actor
-        `table("gradients")`, norms of the gradient by path and parameter.
+        A run of kind "audit": `passed` where no law is broken, and `findings`.
 
     Raises:
-        InputError: as of `look_at`.
+        InputError: as of `look_at`, or an entry that is unknown.
     """
     first = next(iter(batch), None) if isinstance(batch, list | tuple) else batch
     if old or isinstance(first, nn.Module):
         raise InputError(
             "batch is a network: write audit(loss, batch, kind='actor', actor=…, critic=…, model=…)"
         )
-    for name in older:
-        raise InputError(f"{name} is no argument of audit: {_OLDER.get(name, 'leave it out')}")
     kind = "actor" if kind is None and inputs is not None else kind
     if kind is None:
         raise validation.expected("kind", kind, f"one of {', '.join(LAWS)}")
-    if meant and isinstance(meant, str):
-        meant = (meant,)
-    declared = Declared(
-        critic=cast(Modules, critic), target=target, actor=actor, target_actor=target_actor,
-        model=model, discount=discount, trace=trace, temperature=temperature,
-        temperature_loss=temperature_loss, draw=draw, log_prob=log_prob, entropy=entropy,
-        clip=clip, monotone=monotone, action_limit=action_limit, optimizer=optimizer,
-        lengths=lengths, columns=columns or {}, meant=tuple(meant), seed=seed,
-    )  # fmt: skip
-    subject = asked(loss, batch if inputs is None else inputs, declared, kind)
-    with subject.prepared():
-        groups = {"verdict": table(_judged(subject, kind), Finding)}
-        if isinstance(subject, ActorLoss):
-            groups["gradients"] = _gradients(subject)
-    config = {"kind": kind, "seed": seed, "discount": discount, "meant": list(meant)}
+    known = declare("audit", seed=seed, **declared)
+    found = look_at(loss, batch if inputs is None else inputs, known, kind)
+    config = {
+        "kind": kind, "seed": seed, "discount": known.discount, "meant": list(known.meant)
+    }  # fmt: skip
+    groups = {"verdict": table(found, Finding)}
     return FindingsRun(Record(header("audit", config, environment()), groups))
-
-
-def _gradients(loss: ActorLoss) -> dict[str, Array]:
-    return by_column(
-        {
-            "path": np.array([path for path in loss.paths for _ in loss.theta], dtype=object),
-            "parameter": np.array([*loss.theta] * len(loss.paths), dtype=object),
-            "norm": np.array([norm for norms in loss.paths.values() for norm in norms]),
-        },
-        descriptions={
-            "path": "through model, critic, both or neither",
-            "parameter": "of the actor",
-            "norm": "of the gradient, loss per parameter",
-        },
-        dim="number",
-    )

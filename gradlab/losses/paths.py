@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import copy
 import functools
-import sys
-import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import BuiltinFunctionType, FrameType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, final
 from unittest.mock import patch
 
@@ -30,6 +28,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
+
+from gradlab.losses.finite import place, stack
 
 _DEPTH = 5  # containers inside containers
 # What holds tensors, but is no value that is handed on.
@@ -97,10 +97,7 @@ _SAMPLING = frozenset({"normal", "multinomial", "bernoulli", "poisson", "binomia
 _STEPWISE = frozenset(
     {"round", "floor", "ceil", "trunc", "sign", "sgn", "heaviside", "argmax", "argmin", "one_hot"}
 )
-_TORCH = str(Path(torch.__file__).parent)
-_OTHERS = (_TORCH, str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<")
-_PACKAGES = sysconfig.get_path("purelib")
-_DISTRIBUTIONS = str(Path(_TORCH) / "distributions")
+_DISTRIBUTIONS = str(Path(torch.__file__).parent / "distributions")
 
 
 @dataclass(frozen=True)
@@ -124,27 +121,9 @@ def _name_of(function: Callable[..., Any]) -> str:
     return getattr(getattr(function, "__self__", None), "__name__", name)
 
 
-def _frames() -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
-def place(frames: Iterable[FrameType] | None = None) -> str:
-    """The line of the user's code that is being run, "loss.py, line 12", or ""."""
-    for frame in _frames() if frames is None else frames:
-        file = frame.f_code.co_filename
-        # An installed package may lie below the folder of the standard library.
-        installed = file.startswith(_PACKAGES) and not file.startswith(_OTHERS[:2])
-        if installed or not file.startswith(_OTHERS):
-            return f"{Path(file).name}, line {frame.f_lineno}"
-    return ""
-
-
 def _cut_by(function: Callable[..., Any], floating: bool) -> GradientCut:
     """The cut that a call of a torch function has just made. `floating`: of its result's type."""
-    name, frames = _name_of(function), [*_frames()]
+    name, frames = _name_of(function), [*stack()]
     here = place(frames)
     drawn = [
         frame.f_locals["self"]
@@ -198,7 +177,6 @@ class Tags(TorchFunctionMode):
         # The tensor itself is kept, so that no other gets its id.
         self._tags: dict[int, tuple[Tensor, Tag, bool]] = {}
         self._keep = keep
-        self.cut = False  # whether a value of θ was detached, sampled or made discrete
         for parameter in parameters:
             self.put(parameter, Tag())
 
@@ -229,14 +207,11 @@ class Tags(TorchFunctionMode):
         if name in _JOINS and args and isinstance(args[0], tuple | list) and on:
             args = (self._joined(args[0]), *args[1:])
         result = func(*args, **kwargs)
-        self.cut |= name == "gumbel_softmax" and bool(kwargs.get("hard"))
         if name.endswith("_like") or name.startswith("new_"):
             return result
         given = self.all_of(args[:1] if name in _OF_FIRST else (*args, *kwargs.values()))
         if not given:
             return result
-        # A custom derivative computes without gradients, too, but what it gives has one.
-        self.cut |= on and any(tag.cut and tag.cut.how == "no_grad" for tag in given)
         for x in tensors(args[0] if name == "__setitem__" else result, depth=1):
             if x.dtype is not torch.bool:  # no mask, as of termination
                 self._hand_on(given, x, func)
@@ -256,9 +231,7 @@ class Tags(TorchFunctionMode):
         elif x.requires_grad and _name_of(function) not in _SAMPLING | _STEPWISE:
             self.put(x, Tag(None, modelled))
         else:
-            cut = _cut_by(function, x.is_floating_point())
-            self.cut |= cut.how == "sampled" or torch.is_grad_enabled()
-            self.put(x, Tag(cut, modelled))
+            self.put(x, Tag(_cut_by(function, x.is_floating_point()), modelled))
 
     def _joined(self, parts: Sequence[Any]) -> Sequence[Any]:
         """Of a cat([s, a]): beside a live state, a cut action would pass as alive."""
@@ -270,34 +243,6 @@ class Tags(TorchFunctionMode):
             lost = tag is not None and tag.cut is not None and x.is_floating_point()
             made.append(self._keep(x, tag, True) if tag is not None and lost else x)
         return made
-
-
-class FirstNotFinite(TorchFunctionMode):
-    """While active, `where` becomes the first operation whose result is not finite though what it
-    is given is."""
-
-    where = ""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self.where or not isinstance(result, Tensor) or not result.is_floating_point():
-            return result
-        with torch._C.DisableTorchFunction():
-            bad = ~torch.isfinite(result)
-            if bool(bad.any()) and all(
-                bool(torch.isfinite(x).all()) for x in tensors((args, kwargs), 2)
-            ):
-                rows = bad.reshape(len(bad) if bad.ndim else 1, -1).any(1).nonzero().flatten()
-                few = ", ".join(str(k) for k in rows.tolist()[:3])
-                at = (
-                    f" in {len(rows)} of {bad.ndim and len(bad)} rows ({few}, …)"
-                    if bad.ndim
-                    else ""
-                )
-                self.where = f"{_name_of(func)}, {place()}{at}"
-        return result
 
 
 @final
@@ -369,12 +314,10 @@ class Lost:
 
 @dataclass(frozen=True)
 class Output:
-    """One tensor that a role has returned, before its gate; of its `call`, with the inputs."""
+    """One tensor that a role has returned, before its gate."""
 
     role: Role
-    call: int
     value: Tensor
-    inputs: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -395,7 +338,7 @@ class LossCalls:
     densities: list[Density] = field(default_factory=list)
     inlets: dict[Role, _Gate] = field(default_factory=dict)
     outlets: dict[Role, _Gate] = field(default_factory=dict)
-    counts: dict[Role, int] = field(default_factory=dict)
+    called: set[Role] = field(default_factory=set)
     widths: set[int] = field(default_factory=set)  # of what the actor returns
 
 
@@ -482,9 +425,8 @@ class Watching:
         if outermost:
             if given and role == self._raised:
                 result = mapped(result, lambda x: x * _RAISED if x.is_floating_point() else x)
-            self.calls.counts[role] = number = self.calls.counts.get(role, 0) + 1
-            inputs = tuple(tensors((args, kwargs), 3))
-            result = mapped(result, lambda x: self._leaving(x, Output(role, number, x, inputs)))
+            self.calls.called.add(role)
+            result = mapped(result, lambda x: self._leaving(x, role))
         for x in tensors(result):
             # Results also of code that torch functions do not show: extensions, custom derivatives.
             tag = self.tags.of(x)
@@ -513,10 +455,10 @@ class Watching:
             self.tags.put(entered, tag)
         return entered
 
-    def _leaving(self, x: Tensor, output: Output) -> Tensor:
+    def _leaving(self, x: Tensor, role: Role) -> Tensor:
         """The result behind its gate; of model and critic also one that has no gradient: its
         weight in the loss is wanted."""
-        role, tag = output.role, self.tags.of(x)
+        tag = self.tags.of(x)
         if not torch.is_grad_enabled() or not x.is_floating_point():
             return x
         if role == "actor" and not x.requires_grad:
@@ -524,7 +466,7 @@ class Watching:
         if _transformed():
             return _gated(x, self.calls.outlets[role])
         value = _leaf(x)
-        self.calls.outputs.append(Output(role, output.call, value, output.inputs))
+        self.calls.outputs.append(Output(role, value))
         left = _gated(value, self.calls.outlets[role])
         if tag is not None:
             self.tags.put(left, tag)

@@ -48,7 +48,6 @@ class PolicyLoss(AskedLoss):
 
     def __init__(self, loss: Callable[..., Any], batch: Any, declared: Declared) -> None:
         super().__init__(loss, batch, declared, "actor", "critic")
-        self.whole = self.columns
         if declared.log_prob is None:
             return
         self.columns = {k: x[:_ROWS] if len(x) == self.rows else x for k, x in self.columns.items()}
@@ -249,7 +248,7 @@ def _values(loss: PolicyLoss) -> Answer:
     kept = loss.counted(torch.arange(loss.rows, device=loss.now.device))
     half = kept[kept % 2 == 0]
     returns = loss.columns["return"]
-    if returns.numel() != loss.rows:
+    if returns.numel() != loss.rows or not fitted.shifted:
         return Answer("skipped", "tokens")
     odd = rowwise(torch.arange(loss.rows, device=returns.device) % 2 == 1, returns)
     other = returns + 9 * odd.to(returns)
@@ -281,20 +280,22 @@ _STEPS, _ENVIRONMENTS = 12, 2  # where the batch has none
 _EXACT = 1e-5
 
 
-_COLUMNS = ("reward", "value", "ended", "last_value", "final_value")
+_NAMES = ("reward", "value", "ended", "last_value", "final_value", "terminated")
 
 
 class Advantages:
     """gae(reward, value, ended, last_value, final_value) → advantages [T, E]; `final_value` is V of
     the last observation where a limit has cut an episode, else 0. It may take one dict of these
-    by name, where `terminated` is `ended`, too."""
+    by name, where `terminated` is `ended`, too, and whose last values are not looked at."""
 
     term = ""
 
     def __init__(self, gae: Callable[..., Any], declared: Declared, batch: Any = None) -> None:
         validation.function("loss", gae, "(reward, value, ended, last_value, final_value)")
-        self.declared, self.read = declared, set[str]()
-        self.gae = _of_columns(gae, self.read)
+        self.declared, self.named = declared, _takes_one(gae)
+        self.gae = gae
+        if self.named:
+            self.gae = lambda *given: gae(dict(zip(_NAMES, (*given, given[2]), strict=True)))
         of = batch.get("reward") if isinstance(batch, Mapping) else None
         self.shape: tuple[int, ...] = (_STEPS, _ENVIRONMENTS)
         if isinstance(of, Tensor) and of.ndim == 2 and len(of) > 3:
@@ -308,8 +309,8 @@ class Advantages:
         self.every = tuple(sorted(spread | beside))
 
     def has(self, need: str) -> bool:
-        if need in _COLUMNS:
-            return need in self.read
+        if need == "columns":
+            return not self.named
         return getattr(self.declared, need, None) is not None
 
     def prepared(self) -> nullcontext[None]:
@@ -359,37 +360,11 @@ class Advantages:
         return gae
 
 
-class _Noted(dict[str, Tensor]):
-    """Columns, and which have been read."""
-
-    def __init__(self, columns: dict[str, Tensor], read: set[str]) -> None:
-        super().__init__(columns)
-        self.read = read
-
-    def __getitem__(self, name: str) -> Tensor:
-        self.read.add(name)
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.read.add(name)
-        return super().get(name, default)
-
-
-def _of_columns(gae: Callable[..., Any], read: set[str]) -> Callable[..., Any]:
-    """The same where it takes the columns one by one, else given them as a dict."""
+def _takes_one(function: Callable[..., Any]) -> bool:
     try:
-        if len(inspect.signature(gae).parameters) != 1:
-            read.update(_COLUMNS)
-            return gae
+        return len(inspect.signature(function).parameters) == 1
     except (TypeError, ValueError):  # of a built-in there is no signature
-        read.update(_COLUMNS)
-        return gae
-
-    def called(*given: Tensor) -> Any:
-        named = dict(zip(_COLUMNS, given, strict=True))
-        return gae(_Noted(named | {"terminated": named["ended"]}, read=read))
-
-    return called
+        return False
 
 
 def _exactly(
@@ -440,8 +415,8 @@ GAE = (
     Law("gae.ends", _BOTH, _exactly(_STEP, "every", ("late", "early", "left_out"), ends=True)),
     Law(
         "gae.time_limits",
-        (*_BOTH, "final_value"),
+        (*_BOTH, "columns"),
         _exactly(("final_value",), "ends", ("lost",), ends=True),
     ),
-    Law("gae.last_value", _BOTH, _exactly(("last_value",), "begin", ("lost",))),
+    Law("gae.last_value", (*_BOTH, "columns"), _exactly(("last_value",), "begin", ("lost",))),
 )

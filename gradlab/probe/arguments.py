@@ -27,8 +27,6 @@ from gradlab.validation import shown
 if TYPE_CHECKING:
     from gradlab.tasks import Task
 
-_SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
-
 
 def check_policy(policy: object) -> None:
     """Raises InputError for anything whose gradients cannot be read."""
@@ -37,14 +35,7 @@ def check_policy(policy: object) -> None:
     parameters = list(policy.parameters())
     if any(isinstance(p, UninitializedParameter) for p in parameters):
         raise InputError("policy has lazy parameters: run one forward pass before the probe begins")
-    parts = [*policy.modules(), *parameters, *(p.data for p in parameters)]
-    sharded = {type(part).__name__ for part in parts} & set(_SHARDED)
-    if sharded:
-        kinds = ", ".join(sorted(sharded))
-        raise InputError(f"policy has sharded parameters ({kinds}): probe a whole replica")
     check_trainable(policy)
-    if any(p.is_complex() for p in parameters):
-        raise InputError("policy has complex parameters: hold their real and imaginary parts")
     places = {p.device for p in parameters if p.requires_grad}
     if len(places) > 1:
         names = ", ".join(sorted(map(str, places)))
@@ -104,23 +95,14 @@ def check_env(env: object) -> None:
     )
 
 
-def check_log(log: object, resume: bool = False) -> None:
-    """Raises InputError for anything but a path, a function, several of these or None, and where
-    there is no file to resume."""
+def check_log(log: object) -> None:
+    """Raises InputError for anything but a path, a function, several of these or None."""
     for sink in log if isinstance(log, list | tuple) else [log]:
         if isinstance(sink, list | tuple):
             check_log(sink)
         elif not (sink is None or callable(sink) or isinstance(sink, str | Path)):
             expected = "a path, a function, several of these or None"
             raise InputError(f"log is {shown(sink)}, expected {expected}")
-    if resume and not _files(log):
-        raise InputError("resume=True without a run file to go on in: name it as log")
-
-
-def _files(log: object) -> int:
-    if isinstance(log, list | tuple):
-        return sum(_files(each) for each in log)
-    return int(isinstance(log, str | Path))
 
 
 def step_of(step: Any) -> int:
@@ -129,7 +111,7 @@ def step_of(step: Any) -> int:
     Raises:
         InputError: it is none.
     """
-    if isinstance(step, (float, np.floating)) and step.is_integer():
+    if isinstance(step, float | np.floating) and step.is_integer():
         return int(step)
     try:
         return operator.index(step)

@@ -7,7 +7,6 @@ false in at most `ALPHA` of whole runs, however often they are made: test k has 
 
     saturation    more than half of the values at a limit, and a tanh that lets under 10% of the
                   gradient through, in 16 rows; or under 2% in the first row and in this one
-    growth        in each of five looks twice the largest of all before
     noise         share + t se < 1%, all recent bursts together
     returns       t = (J̄_first − J̄_newest) / √(v/n + v/3n), v the larger variance, over three
                   windows of 250 updates or more, none of which rose
@@ -23,7 +22,6 @@ On the task, t is Student's quantile at the test's level with starts − 1 degre
     critic        bias²(true dynamics) − ½ bias²(model) − t se > 0    the critic makes most of it
     bound         |mean Q| − t se > r_max / (1 − γ), where no reward grows along the path
     drift         ln error now − ln error at best − t se > 0          the model's Jacobians lose
-    float32       rounding > 1% of the gradient and > the noise of one batch
 """
 
 from __future__ import annotations
@@ -51,19 +49,15 @@ Row = Mapping[str, Any]
 _Found = dict[str, Any] | None  # fields of a finding
 _LOOKED = 10  # updates: a head that begins at 0 blocks the first gradients only
 _POOL = 64  # bursts that are judged together
-_MANY = 50  # updates in which an input or an output never had a gradient
 _RECENT = 16  # rows
 _BORN = 0.02  # of the gradient through a tanh, where sound actors let 5% or more
 _FULL = 0.99  # of the actions at their limits
 _COST = 0.1  # of it, above which a saturated actor still learns
-_GROWN, _TWICE = 5, 2.0  # looks, and factor
-_YOUNG = 100  # updates of a critic that has learnt nothing yet
 _IN_A_ROW = 3  # windows
 _LEVEL = 0.999
 DATA, MODEL = 0, 1  # indices of estimators
 _DIRECTION = ("cosine", "cosine_low", "cosine_high")
 _ROUNDING = 1e-6  # of a logarithm whose samples do not differ at all
-_PRECISE = 0.01  # relative error of a gradient in float32
 
 
 @dataclass(frozen=True)
@@ -164,26 +158,6 @@ def _dead_parameters(evidence: Evidence) -> _Found:
     )
 
 
-def _dead_outputs(evidence: Evidence) -> _Found:
-    """Some outputs of the last layer whose weights never had a gradient; a saturated action had one
-    before, and where all have none, it is a dead path."""
-    outputs, dead = (int(evidence.new[name]) for name in ("outputs", "dead_outputs"))
-    looked = _looked(evidence)
-    found = looked >= _MANY and 0 < dead < outputs
-    return dict(value=dead, threshold=outputs, n=looked) if found else None
-
-
-def _dead_inputs(evidence: Evidence) -> _Found:
-    """The same of inputs of the first layer."""
-    dead, looked = int(evidence.new["dead_inputs"]), _looked(evidence)
-    where = str(evidence.new.get("dead_where", ""))
-    return dict(value=dead, n=looked, at=where) if looked >= _MANY and dead else None
-
-
-def _looked(evidence: Evidence) -> int:
-    return sum(int(row["looked"]) for row in evidence.rows)
-
-
 def _noise(evidence: Evidence) -> _Found:
     """Successive gradients without anything in common, by all recent bursts."""
     rows = [row for row in evidence.rows[-_POOL:] if np.isfinite(row["share_se"])]
@@ -225,29 +199,6 @@ def _passed(row: Row) -> NDArray[np.float64]:
     return np.asarray(row.get("attenuation", np.nan), dtype=np.float64)
 
 
-def _below_zero(evidence: Evidence) -> _Found:
-    """A rate that a schedule has led below 0 by more than rounding."""
-    rates = [float(row.get("learning_rate", np.nan)) for row in evidence.rows]
-    beyond = rates[-1] < -0.05 * max(rates)
-    return dict(value=rates[-1]) if beyond and max(rates) > 0 else None
-
-
-def _exploding(evidence: Evidence) -> _Found:
-    """A gradient each of whose newest looks is beyond twice all before, since `_YOUNG`."""
-    known = [
-        (int(row["update"]), float(row["grad_norm"]))
-        for row in evidence.rows
-        if row["update"] >= _YOUNG and np.isfinite(row["grad_norm"])
-    ]
-    if len(known) <= _GROWN:
-        return None
-    sizes = np.array([size for _, size in known])
-    tops = np.maximum.accumulate(sizes)[:-1]
-    if not (sizes[1:] > _TWICE * tops)[-_GROWN:].all():
-        return None
-    return dict(value=sizes[-1] / sizes[-_GROWN - 1], n=known[-1][0] - known[-_GROWN - 1][0])
-
-
 def fallen(returns: Returns, table: str) -> Finding | None:
     """Returns that stay below those of the first window, as the newest window fills.
 
@@ -275,36 +226,46 @@ def fallen(returns: Returns, table: str) -> Finding | None:
     )  # fmt: skip
 
 
-def _doubling(evidence: Evidence) -> _Found:
-    """Variance that doubles within the horizon."""
-    slope, se = evidence.at("growth"), evidence.at("growth_se")
-    horizon = _longest(evidence)
-    low, high = slope - _reach(evidence) * se, slope + _reach(evidence) * se
-    # Variance also grows as more rewards are summed: that is no fault where it is not exponential,
-    # nor while the longest horizon may still be best (NaN: no truth to choose a horizon by).
-    sound = evidence.at("kept_high") >= horizon or not evidence.at("growth_evidence") > DECISIVE
-    if not (horizon > 0 and low * horizon > log(2)) or sound:
-        return None
-    return _of(
-        evidence, subject=_judged(evidence), value=log(2) / slope, low=log(2) / high,
-        high=log(2) / low,
-    )  # fmt: skip
+def _beyond(
+    column: str, limit: Callable[[Evidence], float],
+    where: Callable[[Evidence], bool] = lambda _: True,
+    shown: Callable[[float], float] = lambda x: x,
+    about: Callable[[Evidence], dict[str, Any]] = lambda _: {},
+) -> Callable[[Evidence], _Found]:  # fmt: skip
+    """x − t se > limit, where it is asked; told as another number of x."""
+
+    def test(evidence: Evidence) -> _Found:
+        x, margin = evidence.at(column), _reach(evidence) * evidence.at(f"{column}_se")
+        if not (where(evidence) and x - margin > limit(evidence)):
+            return None
+        low, high = sorted(map(shown, (x - margin, x + margin)))
+        told = {"value": shown(x), "low": low, "high": high} | about(evidence)
+        return _of(evidence, **told)
+
+    return test
+
+
+def _exponential(evidence: Evidence) -> bool:
+    """Variance also grows as more rewards are summed: that is no fault where it is not exponential,
+    nor while the longest horizon may still be best (NaN: no truth to choose a horizon by)."""
+    kept = evidence.at("kept_high") >= _longest(evidence)
+    return evidence.at("growth_evidence") > DECISIVE and not kept
+
+
+def _by_critic(evidence: Evidence) -> dict[str, Any]:
+    """The critic's share of the bias: all, where model and critic err apart."""
+    bias2 = np.asarray(evidence.new["bias2"])[:, -1]
+    share = bias2[3] / bias2[1] if bias2[1] > 0 else np.inf
+    return _longer(evidence) | {"value": min(share, 1.0), "low": np.nan, "high": np.nan}
+
+
+def _longer(evidence: Evidence) -> dict[str, Any]:
+    return {"subject": _judged(evidence), "at": str(_longest(evidence))}
 
 
 def _judged(evidence: Evidence) -> str:
     """The gradient at the longest horizon: the model's, where there is one."""
     return gradient(by_default(ESTIMATORS)[judged(evidence.new)])
-
-
-def _diverging(evidence: Evidence) -> _Found:
-    """A closed loop whose sensitivities outgrow the discount."""
-    rate, margin = evidence.at("lyapunov"), _reach(evidence) * evidence.at("lyapunov_se")
-    if not rate - margin > _ROUNDING - log(evidence.at("discount")):
-        return None
-    return _of(
-        evidence, value=log(10) / rate, low=log(10) / (rate + margin),
-        high=log(10) / (rate - margin), threshold=evidence.at("float32_step"),
-    )  # fmt: skip
 
 
 def _wrong_direction(evidence: Evidence) -> _Found:
@@ -345,27 +306,6 @@ def _tops(evidence: Evidence, tests: int = 1) -> tuple[NDArray[np.float64], NDAr
     return values, np.where(high < 1, np.maximum(top, high), 1.0)
 
 
-def _worse_than_data(evidence: Evidence) -> _Found:
-    """A horizon whose error exceeds that of the critic's gradient alone."""
-    gap, margin = evidence.at("over_data"), _reach(evidence) * evidence.at("over_data_se")
-    horizon = _longest(evidence)
-    if not gap - margin > 0 or not evidence.at("kept_high") < horizon:
-        return None
-    about = dict(subject=_judged(evidence), at=str(horizon))
-    return _of(evidence, value=exp(gap), low=exp(gap - margin), **about)
-
-
-def _critic_dominated(evidence: Evidence) -> _Found:
-    """A bias that the critic makes, not the model."""
-    gap, se = evidence.at("critic_gap"), evidence.at("critic_gap_se")
-    if not gap - _reach(evidence) * se > 0:
-        return None
-    bias2 = np.asarray(evidence.new["bias2"])[:, -1]
-    share = bias2[3] / bias2[1] if bias2[1] > 0 else np.inf
-    about = dict(subject=_judged(evidence), at=str(_longest(evidence)))
-    return _of(evidence, value=min(share, 1.0), **about)  # where model and critic err apart: all
-
-
 def _critic_beyond_bound(evidence: Evidence) -> _Found:
     """A critic that promises more than all rewards together."""
     value, se, bound = (evidence.at(name) for name in ("value", "value_se", "return_bound"))
@@ -400,19 +340,6 @@ def _lost_jacobians(evidence: Evidence) -> _Found:
     return dict(value=lost, threshold=states, at=where, n=masked) if lost else None
 
 
-def _precision_limited(evidence: Evidence) -> _Found:
-    """A gradient that float32 spoils more than sampling does."""
-    error, noise = evidence.at("float32_error"), evidence.at("sampling_error")
-    return _of(evidence, value=error, threshold=noise) if error > max(_PRECISE, noise) else None
-
-
-def _dead_actions(evidence: Evidence) -> _Found:
-    """Actions that the differentiated system does not feel."""
-    dead = np.asarray(evidence.new["dead_action"]) > 0
-    which = ", ".join(map(str, np.flatnonzero(dead)))
-    return _of(evidence, at=which) if which else None
-
-
 def _reach(evidence: Evidence, tests: int = 1) -> float:
     return evidence.reach(evidence.at("starts") - 1, tests)
 
@@ -432,26 +359,25 @@ CHECKS = (
     Check("non-finite gradient", "vitals", ("looked", "nonfinite", "nonfinite_updates"),
           _nonfinite),
     Check("dead path", "vitals", ("looked", "zero"), _dead_parameters),
-    Check("dead outputs", "vitals", ("looked", "outputs", "dead_outputs"), _dead_outputs),
-    Check("learning rate below 0", "vitals", ("learning_rate",), _below_zero),
     Check("saturated actor", "vitals", ("saturation", "watched"), _saturated),
-    Check("exploding gradient", "vitals", ("grad_norm",), _exploding),
     Check("gradient no better than noise", "successive", ("pairs", *_PRODUCTS), _noise),
-    Check("dead inputs", "vitals", ("looked", "dead_inputs"), _dead_inputs),
     *(
         Check(code, "measured", ("starts", *needs), test, unrolled)
         for code, needs, test, unrolled in (
         ("non-finite Jacobian", ("jacobian_nonfinite", "jacobian_states"), _lost_jacobians, True),
-        ("dead action", ("dead_action",), _dead_actions, True),
-        ("precision-limited", ("float32_error",), _precision_limited, True),
-        ("diverging sensitivities", ("lyapunov", "lyapunov_se", "discount"), _diverging, True),
+        ("diverging sensitivities", ("lyapunov", "lyapunov_se", "discount"),
+         _beyond("lyapunov", lambda e: _ROUNDING - log(e.at("discount")),
+                 shown=lambda rate: log(10) / rate,
+                 about=lambda e: {"threshold": e.at("float32_step")}), True),
         ("variance doubling time", ("variance", "growth", "growth_se", "growth_evidence"),
-         _doubling, True),
+         _beyond("growth", lambda e: log(2) / max(_longest(e), 1), _exponential,
+                 lambda slope: log(2) / slope, lambda e: {"subject": _judged(e)}), True),
         ("wrong direction", _DIRECTION, _wrong_direction, False),
         ("worse than without a model", ("variance", "over_data", "over_data_se", "kept_high"),
-         _worse_than_data, True),
+         _beyond("over_data", lambda _: 0.0, lambda e: e.at("kept_high") < _longest(e), exp,
+                 _longer), True),
         ("critic-dominated bias", ("bias2", "critic_gap", "critic_gap_se"),
-         _critic_dominated, True),
+         _beyond("critic_gap", lambda _: 0.0, about=_by_critic), True),
         ("critic beyond its bound", ("value", "value_se", "return_bound"),
          _critic_beyond_bound, False),
         ("drifting model Jacobian", ("jacobian_error", "jacobian_error_se"), _jacobian_drift, True),

@@ -10,7 +10,7 @@ Nothing is guessed: what is not declared is skipped, with the line to write.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, final
 
@@ -20,12 +20,10 @@ from torch import Tensor, nn
 from gradlab import validation
 from gradlab.errors import InputError, in_short, one_line
 from gradlab.findings import Finding
-from gradlab.probe.arguments import check_watchable
 from gradlab.probe.isolation import OWN_WORK
 from gradlab.probe.loop import Loop
 from gradlab.probe.moved import Movements
 from gradlab.probe.passes import Passes, Watched
-from gradlab.probe.returns import RETURN
 from gradlab.probe.stored import Storage
 
 ASKED = 20  # updates after which losses are asked, then after ten times as many
@@ -105,13 +103,9 @@ class LoopChecks:
         validation.instance(
             "optimizers", optimizers, (Mapping, type(None)), "a dict of optimisers by role, or None"
         )
-        optimizers = optimizers or {}
-        for role, each in optimizers.items():
-            for one in each if isinstance(each, list | tuple) else [each]:
-                check_watchable(f"optimizers[{role!r}]", one)
         before = self.roles, self.optimizers
         self.roles = self.roles | {role: x for role, x in given.items() if x is not None}
-        self.optimizers = self.optimizers | dict(optimizers)
+        self.optimizers = self.optimizers | dict(optimizers or {})
         held = {id(p) for p in _parameters(self.optimizer)}
         mine = [p for each in self._several("critic") for p in each.parameters()]
         if "critic" not in self.optimizers and any(id(p) in held for p in mine):
@@ -138,12 +132,9 @@ class LoopChecks:
         Raises:
             InputError: no function, or an entry that `Declared` has not.
         """
-        from gradlab.losses.asking import Declared
+        from gradlab.losses.asking import declare
 
-        known = {each.name for each in fields(Declared)}
-        if unknown := set(about) - known:
-            wanted = ", ".join(sorted(known))
-            raise InputError(f"losses has {', '.join(sorted(unknown))}, expected any of {wanted}")
+        declare("losses", **about)
         for name, loss in given.items():
             if loss is not None:
                 validation.function(name, loss, "a batch")
@@ -160,15 +151,10 @@ class LoopChecks:
         storage.value_discount = None if discount is None else discount**steps
         recorded = storage.record(env)
         self.storage = storage
-        self.loop.values, storage.ended = self._see_values, self._ended
+        self.loop.values, storage.ended = self._see_values, partial(self.loop.note, own=False)
         self.loop.answers["stored"] = storage.findings
         self._link()
         return recorded
-
-    def _ended(self, total: float) -> None:
-        """An episode of training, where the loop notes none itself."""
-        if not self.loop.noted:
-            self.loop.notes.take(RETURN, total, self.loop.count, self.loop.step)
 
     def _link(self) -> None:
         """What the losses' declaration says of the values that are stored."""

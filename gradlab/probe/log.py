@@ -7,8 +7,6 @@ written again after twice as many updates and at the end.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,47 +18,17 @@ from typing import Any, TextIO, final
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.probe.checks import Evidence, examine
-from gradlab.runs.probe.results import ProbeRun, Reported
+from gradlab.runs.probe.results import Reported
 from gradlab.runs.probe.schema import Row, flat, tables
 from gradlab.storage.journal import Journal, journal_of
-from gradlab.storage.records import Attribute, Record, check_output
-from gradlab.wording import listed
+from gradlab.storage.records import Attribute, check_output
 
 Function = Callable[[dict[str, Any]], object]
 Logs = str | Path | Function | Sequence["Logs"] | None
 _KEPT = 256  # rows of each table
-_NEW = "log to a new file"
 _VAGUE = ("nan.unseen", "nan.loss of rows", "nan.loss of all rows")  # origins, until one is exact
 _EXACT = ("nan.operation", "nan.negative", "nan.one row")
 _SOURCE = "gradlab probe"  # first words of what is printed
-
-
-_FRESH = ProbeRun(Record({}, {}), {}, {}, (), (), None, {}, {}, {}, {})  # nothing was held before
-
-
-def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> ProbeRun:
-    """The run at `path`, for a probe with this head that goes on in it.
-
-    Raises:
-        InputError: it is no probe's, another policy's or another task's.
-    """
-    run = ProbeRun.load(path)
-    names = tuple(json.loads(str(head["parameters"])))
-    if run.parameters != names:
-        mine, theirs = (listed(each, 3) for each in (names, run.parameters))
-        raise InputError(
-            f"log is {path}, of a policy with tensors {theirs}, not {mine}: {_NEW}, or resume with "
-            f"the policy of that run"
-        )
-    if json.loads(str(head["config"])).get("shapes") != run.config.get("shapes"):
-        raise InputError(f"log is {path}, of a policy of other sizes: {_NEW}")
-    if (run.task, run.horizon) != (head["task"], horizon):
-        task = repr(run.task) if run.task else "no task"
-        raise InputError(
-            f"log is {path}, of {task}, not of {str(head['task'])!r}, or of another horizon: "
-            f"{_NEW}, or resume with the task of that run"
-        )
-    return run
 
 
 @final
@@ -72,34 +40,23 @@ class _File:
             known.
 
     Raises:
-        InputError: there is a run already, or to resume none or another one.
+        InputError: there is a run already.
     """
 
     def __init__(
         self, path: str | Path, head: Mapping[str, Attribute],
-        shape: tuple[int, int | None, Callable[[], int]], resume: bool,
+        shape: tuple[int, int | None, Callable[[], int]],
     ) -> None:  # fmt: skip
-        self.path, self.head, self.shape, self.earlier = Path(path), dict(head), shape, _FRESH
+        self.path, self.head, self.shape = Path(path), dict(head), shape
         self._journal: Journal | None = None
-        nothing = f"log is {path}, where no run is to go on in: start with resume=False"
-        if resume and not os.path.isdir(self.path.parent):
-            raise InputError(nothing)  # before a folder is made for it
         check_output(self.path, overwrite=True)  # else "" and long names fail below
-        there = self.path.is_file() or journal_of(self.path).exists()
-        if there and not resume:
-            raise InputError(
-                f"log is {path}, which holds a run already, or its .journal does: go on in it with "
-                f"resume=True, or choose another name"
-            )
-        if resume and not there:
-            raise InputError(nothing)
-        if resume:
-            self.earlier = _earlier(self.path, self.head, shape[1])
-            self._journal = self._opened()
+        if self.path.is_file() or journal_of(self.path).exists():
+            raise InputError(f"log is {path}, which holds a run already: choose another name")
 
     def write(self, table: str, row: Row) -> None:
-        if self._journal is None:
-            self._journal = self._opened()
+        if self._journal is None:  # the first row, or one after the probe was closed
+            parameters, horizon, actions = self.shape
+            self._journal = Journal(self.path, tables(parameters, actions(), horizon), self.head)
         schema = self._journal.tables[table]
         kept = {k: v for k, v in row.items() if k in schema.columns or k == schema.index}
         self._journal.append(table, kept)
@@ -108,12 +65,6 @@ class _File:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-
-    def _opened(self) -> Journal:
-        parameters, horizon, actions = self.shape
-        held = self.earlier.record.groups.get("vitals", {})
-        width = len(held["action"].values) if "action" in held else actions()
-        return Journal(self.path, tables(parameters, width, horizon), self.head)
 
 
 @final
@@ -127,27 +78,22 @@ class Log:
 
     Attributes:
         rows: the last ones of every table.
-        earlier: what a file held before this probe.
         stream: where failures are printed; None: standard error.
     """
 
     def __init__(
         self, places: Logs, head: Mapping[str, Attribute], names: Sequence[str],
-        shape: tuple[int, int | None, Callable[[], int]], *, resume: bool = False,
-        critic_alone: bool = False,
+        shape: tuple[int, int | None, Callable[[], int]], *, critic_alone: bool = False,
     ) -> None:  # fmt: skip
         self.names, self.critic_alone = tuple(names), critic_alone
         found = list(_places(places))
         self.functions = [each for each in found if callable(each)]
-        self.files = [_File(each, head, shape, resume) for each in found if not callable(each)]
-        self.earlier = max(
-            (each.earlier for each in self.files), key=lambda each: each.updates, default=_FRESH
-        )
+        self.files = [_File(each, head, shape) for each in found if not callable(each)]
         self.stream: TextIO | None = None
         self.rows: dict[str, deque[Row]] = {}
         self._counts: dict[str, int] = {}
-        self._held = {_key(each.finding): each for each in self.earlier.reported}
-        self._numbers = {key: number for number, key in enumerate(self._held)}
+        self._held: dict[tuple[str, str], Reported] = {}
+        self._numbers: dict[tuple[str, str], int] = {}
         self._written: dict[tuple[str, str], int] = {}  # updates
         self._about: dict[tuple[str, str], str] = {}
 

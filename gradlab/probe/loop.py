@@ -17,32 +17,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, final
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradlab.data.episodes import Actor, begin, made, play, takes_seed
+from gradlab.data.trajectories import child
 from gradlab.errors import InputError
 from gradlab.findings import Finding
-from gradlab.probe.checks import listed
-from gradlab.probe.isolation import warn
+from gradlab.probe.checks import Row, fallen, listed
+from gradlab.probe.isolation import copied, undisturbed, warn
 from gradlab.probe.log import Log
 from gradlab.probe.origin import lost_column, origin
 from gradlab.probe.passes import Passes
-from gradlab.probe.returns import LOSS, RETURN, Episodes, Notes, ReturnWindows, is_finite
-from gradlab.probe.signals import Burst, Guard, Signals, finite, rate_of
-from gradlab.runs.probe.results import last
-from gradlab.runs.probe.returns import EPISODES_APART
+from gradlab.probe.signals import Burst, Guard, Signals, finite
+from gradlab.runs.probe.returns import COLUMNS, EPISODES_APART, TRAINED, WINDOW, Returns
+from gradlab.user_code import running
 
 if TYPE_CHECKING:
     from gradlab.probe.arguments import Past, Question
 
+WINDOWS = {"returns": WINDOW, "episodes": TRAINED}
+MakeEnv = Callable[[], Any]
 WHOLE = 50  # updates that are looked at, one after the other
 BURSTS = 10  # looks between two bursts
 THROWN = 100  # gradients thrown away without a step, after which something is wrong
+_TRIED = 10  # steps of the first try in an environment
 _BATCH = 256  # N′ where the loop's own is not seen
 _REPLACED = (
     "the policy's parameters are others than when the probe began: make a new probe when layers "
@@ -74,9 +79,7 @@ class Loop:
     ) -> None:  # fmt: skip
         self.policy, self.optimizer, self.log, self.every = policy, optimizer, log, every
         self.passes, self.question, self.episodes = passes, question, episodes
-        earlier = log.earlier
-        self.count, self.step = earlier.updates, 0
-        self.own, self._elapsed = (last(earlier.vitals, x, 0.0) for x in ("own_seconds", "elapsed"))
+        self.count, self.step, self.own = 0, 0, 0.0
         self.critics: dict[str, Passes] = {}
         self.losses: Mapping[str, Callable[[], Any]] = {}
         self.batch: Mapping[str, Any] = {}  # the last one that was handed over
@@ -84,10 +87,9 @@ class Loop:
         self.values: Callable[[], object] | None = None  # looks at the critics' values
         self.roles: dict[int, str] = {}
         self.answers: dict[str, Callable[[], tuple[Finding, ...]]] = {}
-        self.notes, self.noted = Notes(), False  # noted: whether the loop hands over returns
-        self.windows = {
-            name: ReturnWindows(name, getattr(earlier, name)) for name in ("returns", "episodes")
-        }
+        self.notes: list[tuple[int, int, Any]] = []  # returns, since the last row
+        self.noted = False  # whether the loop hands over returns
+        self.returned: dict[str, list[Row]] = {"returns": [], "episodes": []}
         self._signals = Signals(policy.parameters())
         self._guards: WeakKeyDictionary[Any, tuple[list[int], Guard]] = WeakKeyDictionary()
         self._alone = Guard(policy.parameters()) if optimizer is None else None
@@ -97,7 +99,6 @@ class Loop:
         self._seen = self._scaled = self._marked = False
         self._thrown = 0  # gradients that were thrown away since the last step
         self._batch = _BATCH
-        self._lost_at = -1  # the first update that was lost
         self._filed = 0  # the update of the newest row
         self._begun: float | None = None
         self._paid = False
@@ -106,8 +107,7 @@ class Loop:
     @property
     def elapsed(self) -> float:
         """Seconds since the first update."""
-        now = 0.0 if self._begun is None else time.perf_counter() - self._begun
-        return self._elapsed + now
+        return 0.0 if self._begun is None else time.perf_counter() - self._begun
 
     @contextmanager
     def paying(self) -> Iterator[None]:
@@ -149,7 +149,7 @@ class Loop:
                 self.over()
             self.step, self._marked, self._seen = step, marked, True
             self._scaled = scale is not None
-            if self._alone is not None and scale is None and self._alone.lost(self.count + 1):
+            if self._alone is not None and scale is None and self._alone.lost():
                 self.due = True
             if self.due:
                 self._open = self._signals.gradient(scale)
@@ -209,7 +209,7 @@ class Loop:
         if known is None or known[0] != sizes:
             known = sizes, Guard(p for group in groups for p in group["params"])
             self._guards[optimizer] = known
-        if not known[1].lost(self.count + 1):
+        if not known[1].lost():
             return
         own = self._signals.gradient() if mine else None
         if own is not None and not finite(own):
@@ -246,7 +246,6 @@ class Loop:
 
     def _at_look(self, number: int) -> None:
         """What is dearer than a row."""
-        self._unlatch()
         if self.question is not None and number & (number - 1) == 0:
             self._measure(self.question)
         if self.episodes is not None and number % EPISODES_APART == 0:
@@ -272,19 +271,26 @@ class Loop:
             self.episodes = None
             warn("looks at no more returns", error)
             return
-        self._followed("returns", self.file("returns", row))
+        self._returned("returns", {"update": self.count, "step": self.step, **row})
 
-    def _followed(self, name: str, row: Mapping[str, Any]) -> None:
-        found = self.windows[name].add(row)
-        if found is not None:
-            self._report(found)
+    def _returned(self, name: str, row: Row) -> None:
+        """One more episode, and at the end of a window whether returns have fallen."""
+        rows = self.returned[name]
+        rows.append(row)
+        self.log.file(name, row)
+        if len(rows) % WINDOWS[name] == 0:
+            columns = {each: np.array([row[each] for row in rows]) for each in COLUMNS}
+            found = fallen(Returns.of(columns, WINDOWS[name]), name)
+            if found is not None:
+                self._report(found)
 
-    def note(self, name: str, value: Any) -> None:
-        """A number of the loop's own."""
-        self.noted = self.noted or name == RETURN
-        if name == LOSS and not is_finite(value):
-            self._report(Finding("non-finite loss", "fail"))
-        self.notes.take(name, value, self.count, self.step)
+    def note(self, value: Any, own: bool = True) -> None:
+        """A return, or several; a tensor is not waited for until a row is due. Those of the loop's
+        own take the place of recorded ones."""
+        if own or not self.noted:
+            self.noted |= own
+            held = value.detach() if isinstance(value, Tensor) else np.asarray(value, dtype=float)
+            self.notes.append((self.count, self.step, held))
 
     def file_vitals(self, ended: bool = False) -> None:
         """The row of the updates that were looked at since the last one, and the newest answers."""
@@ -296,18 +302,20 @@ class Loop:
             raise InputError(_REPLACED)
         for name, answer in self.answers.items():
             self.log.answer(name, answer(), self.count, self.step)
-        means, episodes = self.notes.row()
-        for episode in episodes:
-            self.log.file("episodes", {"number": self.windows["episodes"].count, **episode})
-            self._followed("episodes", episode)
+        notes, self.notes = self.notes, []
+        for update, step, noted in notes:
+            for each in np.ravel(noted.cpu() if isinstance(noted, Tensor) else noted):
+                where = {"number": len(self.returned["episodes"]), "update": update, "step": step}
+                self._returned("episodes", {**where, "value": float(each)})
         row = self._signals.row() | self.passes.row()
         if not row["looked"] and (not ended or self._filed == self.count):
             return
         self._filed = self.count
         spent = self.own / self.elapsed if self.elapsed > 0 else 0.0
         cost = {"own_seconds": self.own, "elapsed": self.elapsed, "spent": spent}
-        rate = {"learning_rate": rate_of(self.optimizer, held), "marked": int(self._marked)}
-        self.file("vitals", row | rate | means | cost)
+        self.file("vitals", row | {"marked": int(self._marked)} | cost)
+        if row["nonfinite_updates"] and not held[0].is_cpu:  # no update has waited for its numbers
+            self._seek_origin()
 
     def file(self, table: str, row: Mapping[str, Any]) -> dict[str, Any]:
         whole = {"update": self.count, "step": self.step, **row}
@@ -320,37 +328,22 @@ class Loop:
         for each in (self.passes, *self.critics.values()):
             each.release()
 
-    def finish(self, error: BaseException | None = None) -> None:
-        """No more updates come, since the loop has raised `error`, if any."""
+    def finish(self) -> None:
+        """No more updates come."""
         if self._seen:
             self.over()
-        self._unlatch()
-        self._last_look(error)
         if self.count:
             self.file_vitals(ended=True)
         if self.episodes is not None:
             self.episodes.close()
 
-    def _last_look(self, error: BaseException | None) -> None:
-        """At what the loop leaves behind: its parameters, and the last gradient."""
-        parameters = [p.detach() for p in self._signals.parameters]
-        bad, what = [not bool(torch.isfinite(p).all()) for p in parameters], "parameters are lost"
-        if not any(bad) and not self._scaled and self.count:
-            gradients = [p.grad for p in self._signals.parameters]
-            bad = [g is not None and not bool(torch.isfinite(g).all()) for g in gradients]
-            what = "the last gradient is lost"
-        if any(bad):
-            ended = "ended" if error is None else f"died ({type(error).__name__})"
-            since = f" since update {self._lost_at}" if self._lost_at > 0 else ""
-            where = listed(torch.tensor(bad).numpy(), self.log.names)
-            at = f"{what} ({where}){since}"
-            self._report(Finding("non-finite at the end", "fail", ended, n=self.count, at=at))
-
     def _lost(self, norms: Tensor) -> None:
         """A gradient that is not finite."""
-        self._lost_at = self.count + 1 if self._lost_at < 0 else self._lost_at
         where = listed(~torch.isfinite(norms).numpy(), self.log.names) or "its norm"
         self._report(Finding("non-finite gradient", "fail", value=1, n=1, at=where))
+        self._seek_origin()
+
+    def _seek_origin(self) -> None:
         try:
             found = origin(self.passes, self.critics, self.losses, self.batch)
         except Exception:  # a policy that cannot be copied, or not called again
@@ -363,22 +356,6 @@ class Loop:
         if found is not None:
             self._report(found)
 
-    def _unlatch(self) -> None:
-        """Report the gradients that an accelerator has noted, for which it is waited."""
-        guards = {id(optimizer): guard for optimizer, (_, guard) in self._guards.items()}
-        guards |= {id(None): self._alone} if self._alone is not None else {}
-        for key, guard in guards.items():
-            update = guard.take()
-            if update < 0:
-                continue
-            if key == id(self.optimizer):
-                self._lost_at = update if self._lost_at < 0 else self._lost_at
-                found = Finding("non-finite gradient", "fail", value=1, n=1, at=f"update {update}")
-            else:
-                role = self.roles.get(key, "critic")
-                found = Finding("non-finite gradient of another network", "fail", role, n=update)
-            self._report(found)
-
     def _report(self, finding: Finding) -> None:
         self.log.report(finding, self.count, self.step)
 
@@ -387,3 +364,46 @@ def _skipped(optimizer: Any) -> bool:
     """A fused optimiser skips by itself, by a tensor that its scaler has left it."""
     overflow = getattr(optimizer, "found_inf", None)
     return isinstance(overflow, Tensor) and overflow.is_cpu and bool(overflow.item())
+
+
+@final
+class Episodes:
+    """Whole episodes of the policy as it is, without noise, from fresh resets in an environment of
+    the probe's own; random streams are put back, and the policy is copied.
+
+    Args:
+        make: makes an environment of the probe's own.
+
+    Raises:
+        InputError: it cannot be made or stepped, or the policy cannot act in it.
+    """
+
+    def __init__(self, make: MakeEnv, policy: nn.Module, seed: int) -> None:
+        self.policy, self.seed, self.count = policy, seed, 0
+        with undisturbed():
+            self.environment = made(make)
+            actor = Actor(copied(policy), self.environment)
+            self._seeded = takes_seed(self.environment)
+            with running("env"):
+                actor.check(begin(self.environment, self._seed))
+                play(self.environment, actor, self._seed, _TRIED)
+
+    def row(self) -> dict[str, Any]:
+        """One episode; of an environment with several places their mean."""
+        with undisturbed():
+            actor = Actor(copied(self.policy), self.environment)
+            played = play(self.environment, actor, self._seed)
+        self.count += 1
+        return {
+            "value": float(np.mean([episode.total for episode in played])),
+            "length": float(np.mean([episode.length for episode in played])),
+            "episodes": len(played),
+        }
+
+    def close(self) -> None:
+        with suppress(Exception), undisturbed():
+            self.environment.close()
+
+    @property
+    def _seed(self) -> int | None:
+        return child(self.seed, f"probe episode {self.count}") % 2**31 if self._seeded else None

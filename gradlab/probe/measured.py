@@ -15,12 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.checks.numbers import in_float32
 from gradlab.choice.best import Candidates, best, candidates
-from gradlab.choice.weights import pair_cells, several_cells
+from gradlab.choice.weights import pair_cells
 from gradlab.data.trajectories import child
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import (
@@ -37,7 +35,6 @@ from gradlab.networks.mlp import judge
 from gradlab.probe.arguments import Past, Question
 from gradlab.probe.isolation import doubled, undisturbed
 from gradlab.runs.decision_rules import growth_of, judged_estimator
-from gradlab.runs.identity import Cell
 from gradlab.runs.probe.schema import CELLS, ENDS, ESTIMATORS, STEPS
 from gradlab.runs.profile import Profile
 from gradlab.statistics import chains, over_groups
@@ -46,8 +43,6 @@ from gradlab.statistics.intervals import Z, jackknife_se
 from gradlab.statistics.mixing import mixture_weights
 from gradlab.statistics.moments import Array, combine
 from gradlab.tasks import Task
-
-_Flags = NDArray[np.bool_]
 
 
 def _lost(linear: Trajectory, simulator_flags: Tensor) -> dict[str, Any]:
@@ -60,48 +55,16 @@ def _lost(linear: Trajectory, simulator_flags: Tensor) -> dict[str, Any]:
     J = np.concatenate([linear.A.numpy(), linear.B.numpy()], 3)
     rewards = np.concatenate([linear.r_s.numpy(), linear.r_a.numpy()], 2)
     bad = ~(np.isfinite(J).all((2, 3)) & np.isfinite(rewards).all(2))
-    flagged = linear.flags.numpy() | simulator_flags.numpy()
+    where = ""
+    if bad.any():
+        step, start = (int(each) for each in np.argwhere(bad)[0])
+        flagged = linear.flags[step, start] or simulator_flags[step, start]
+        contact = ", its certificate flagged (contact or limit)" if flagged else ""
+        where = f"first at step {step} of start {start}{contact}"
     return {
-        "jacobian_states": bad.size,
-        "jacobian_nonfinite": int(bad.sum()),
-        "jacobian_flagged": int(flagged.sum()),
-        "starts_lost": int(bad.any(0).sum()),
-        "nonfinite_where": _where(linear.path.states.numpy(), J, bad, flagged),
-    }
-
-
-def _where(states: Array, J: Array, bad: _Flags, flagged: _Flags) -> str:
-    """The first loss; empty where there is none."""
-    if not bad.any():
-        return ""
-    step, start = (int(each) for each in np.argwhere(bad)[0])
-    place = f"first at step {step} of start {start}"
-    if not np.isfinite(states[step, start]).all():
-        coordinate = int(np.flatnonzero(~np.isfinite(states[step, start]))[0])
-        return f"{place}, where coordinate {coordinate} of the state itself is not finite"
-    entry = np.argwhere(~np.isfinite(J[step, start]))
-    what, ds = "∂r", J.shape[2]
-    if len(entry):
-        row, column = entry[0]
-        what = f"∂s′{row}/∂{f's{column}' if column < ds else f'a{column - ds}'}"
-    contact = ", its certificate flagged (contact or limit)" if flagged[step, start] else ""
-    return f"{place}, {what}{contact}{_nearest(states, bad, step, start)}"
-
-
-def _nearest(states: Array, bad: _Flags, step: int, start: int) -> str:
-    """The closest state whose Jacobians are finite, in spreads of the states."""
-    rows = states[: len(bad)]
-    sound = ~bad & np.isfinite(rows).all(2)
-    if not sound.any():
-        return ""
-    spread = rows[sound].std(0)
-    gaps = (rows[sound] - rows[step, start]) / np.where(spread > 0, spread, 1.0)
-    distance = np.sqrt((gaps**2).mean(1))
-    t, n = np.argwhere(sound)[distance.argmin()]
-    return (
-        f"; finite at step {t} of start {n}, {distance.min():.2g} standard deviations of the "
-        f"states away"
-    )
+        "jacobian_states": bad.size, "jacobian_nonfinite": int(bad.sum()),
+        "starts_lost": int(bad.any(0).sum()), "nonfinite_where": where,
+    }  # fmt: skip
 
 
 _FLOAT32 = float(np.log(np.finfo(np.float32).max))
@@ -133,11 +96,7 @@ def _along(
         noise = jacobian_noise(task.simulator, task.prior, linear.path)
         model = linearize_path(linear.path, task.prior, linear.K, noise)
         row |= _error(linear, model, skip, scale)
-    # Actions that move neither state nor reward, at any state of the path.
-    moved = (model.B != 0).any(dim=2).any(dim=0).any(dim=0)
-    paid = (model.r_a != 0).any(dim=0).any(dim=0)
-    row |= _lost(model, linear.flags) | {"dead_action": (~(moved | paid)).double().numpy()}
-    return row | _value(linear, critic)
+    return row | _lost(model, linear.flags) | _value(linear, critic)
 
 
 def _units(linear: Trajectory) -> Array:
@@ -218,8 +177,6 @@ def measured(
             sound = truth.reference.status in _SOUND
             chosen = estimators_at(truth.task, critic, None, question.horizon)
             row |= gradients(truth, chosen, ESTIMATORS)
-            if past.checks:
-                row |= rounding(truth, chosen)
         starts = starts_of(task, STARTS, seed)
         path, K = rollout_with_jacobians(task.simulator, copy, starts, STEPS, seed)
         linear = linearize_path(path, task.simulator, K, path.dynamics_noise)
@@ -251,10 +208,6 @@ def gradients(
     if fit is not None:
         row["growth"], row["growth_se"] = fit.slope, (fit.high - fit.low) / (2 * Z)
         row["growth_evidence"] = fit.evidence
-    if name is not None:
-        variance, norm = (profile.estimate(name, q, H).value for q in ("variance", "mean_norm"))
-        # Standard error of one batch's gradient over its norm, at the longest horizon.
-        row |= {"sampling_error": float(np.sqrt(variance / batch) / norm)} if norm > 0 else {}
     if not profile.truth["admissible"]:
         return row
     row |= _chosen(profile, names, H, batch)
@@ -272,17 +225,6 @@ def gradients(
             loss = float(np.log(whole.value / data.value))
             row |= {"over_data": loss, "over_data_se": ratio.se}
     return row
-
-
-def rounding(truth: SharedTruth, chosen: Mapping[str, Estimator]) -> dict[str, float]:
-    """float32 against float64; nothing where the system cannot compute in float32."""
-    name = next(name for name in ("model", "true_dynamics", "data") if name in chosen)
-    try:
-        here = truth.setting
-        _, error = in_float32(chosen[name], here.policy, here.starts, here.seed)
-    except Exception:  # a user's system or critic may refuse it in any way
-        return {}
-    return {"float32_error": error}
 
 
 def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, Any]:
@@ -315,7 +257,7 @@ def _chosen(profile: Profile, names: Sequence[str], horizon: int, batch: int) ->
         "kept_high": max(horizons),
         "kept": kept,
     }
-    return row | _pair(profile, among, batch) | _mixture(profile, among, choice.cell, batch)
+    return row | _pair(profile, among, batch)
 
 
 def _pair(profile: Profile, among: Candidates, batch: int) -> dict[str, float]:
@@ -327,24 +269,3 @@ def _pair(profile: Profile, among: Candidates, batch: int) -> dict[str, float]:
     names = ("weight_zero", "weight_zero_low", "weight_zero_high")
     values = (weights.share[0], weights.low[0], weights.high[0])
     return {name: float(value) for name, value in zip(names, values, strict=True)}
-
-
-def _mixture(profile: Profile, among: Candidates, best_cell: Cell, batch: int) -> dict[str, Any]:
-    """J_0 and the horizons 1, 2, 4, … of the judged estimator, weighed by their errors."""
-    several = [
-        (name, h)
-        for name, h in several_cells(profile, among, best_cell)
-        if h == 0 or name == among.judged
-    ]
-    if among.kernels is None or len(several) < 2:
-        return {}
-    weights = mixture_weights(among.kernels.grams(several), batch, "mse")
-    row = {}
-    for name, values in (
-        ("weight", weights.share),
-        ("weight_low", weights.low),
-        ("weight_high", weights.high),
-    ):
-        row[name] = np.full(len(profile.horizons), np.nan)
-        row[name][[h for _, h in several]] = values
-    return row

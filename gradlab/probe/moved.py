@@ -2,17 +2,19 @@
 
     moved[network, "steps of the critic's optimiser" | "between"]     in how many looks
     targets     τ = ⟨Δt, c − t⟩ / |c − t|²,  |Δt − τ (c − t)| < .05 |Δt|
-    gradient    at a step = Σ of what backward passes of the network's own losses sent to it
+    gradient    at a step = Σ of what the network's own losses have sent since it was cleared
 
-Values are compared bit by bit, of up to `ENTRIES` of every tensor. A backward pass that reaches the
-actor and another network is the actor's loss, which goes through that network, where other passes
-reach this one without the actor.
+Values are compared bit by bit, of up to `ENTRIES` of every tensor. A move between steps that leaves
+norm, largest row or largest entry where the last one did is a projection (weights that are clipped
+or normalised), and nobody's. A backward pass that reaches the actor and another network is the
+actor's loss, which goes through that network, where other passes reach this one without the actor.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from math import inf
@@ -25,12 +27,11 @@ from torch import Tensor, nn
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.findings.check import Check, run_checks
+from gradlab.probe.arguments import check_watchable
 from gradlab.probe.isolation import OWN_WORK, unwrapped, warn
 
 BETWEEN = "between"
 ENTRIES = 1024  # of a tensor that are compared
-_SENT = 64  # entries of a gradient
-_PASSES = 256  # that are remembered
 _WARM, _MOST = 20, 0.1  # looks that a check needs, and their share above which it fails
 _NEVER = 250  # steps of its network in which a target may rest, and in which a rate may warm up
 _ACTORS = ("actor", "policy")
@@ -56,12 +57,13 @@ class _Network:
         owner: the first role that has an optimiser of this one's.
         tensors: those that no network of another optimiser has, by name; all: whatever they are.
         moved: looks in which an event moved it; still: names of what no step has moved so far.
-        sizes: of own steps, relative; rates: τ and how far from the way of a target's moves;
-            unseen: cosines of those between two looks with the way.
+        sizes: of own steps, relative; rates: τ and how far from the way of a target's moves.
+        bounds: of tensors that were moved between steps, three sizes after that.
         alone: whether a pass reached it without the actor; whole: whether all passes since its
             last own step are known.
+        sent: passes since it was last cleared, which `cleared` says of since its own step.
         looks: own steps that were looked at; judged: of those with a gradient; uncleared: of these
-            with an older one; faced, mixed: since a pass of another loss, and with what it sent.
+            with an older one; mixed: with what another loss has sent.
     """
 
     def __init__(self, role: str, number: int, name: str, given: nn.Module | Tensor) -> None:
@@ -76,9 +78,11 @@ class _Network:
         self.still: set[str] = set()
         self.sizes: list[float] = []
         self.rates: list[tuple[float, float]] = []
-        self.unseen: list[float] = []
+        self.bounds: dict[str, Tensor] = {}
         self.alone = self.whole = False
-        self.looks = self.judged = self.uncleared = self.faced = self.mixed = 0
+        self.looks = self.judged = self.uncleared = self.mixed = 0
+        self.sent: list[_Pass] = []
+        self.cleared = False
 
     def sample(self) -> Tensor:
         """Some entries of every tensor, as a copy in one row."""
@@ -88,19 +92,29 @@ class _Network:
             self._places, self.views = places, [_some(p, ENTRIES) for p in held]
         return _joined(self.views)
 
+    def projected(self, change: Tensor) -> bool:
+        """Are all tensors that moved of the norm, of the largest norm of a row, or of the largest
+        entry that they had after the last such move?"""
+        parts = torch.split(change, [len(view) for view in self.views])
+        moved = [key for key, part in zip(self.tensors, parts, strict=True) if part.any()]
+        same = []
+        for key in moved:
+            x = self.tensors[key].detach().double()
+            rows = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
+            size = torch.stack([x.norm(), rows.norm(dim=1).max(), x.abs().max()])
+            known = self.bounds.get(key, torch.full_like(size, torch.nan))
+            same.append(bool(((size - known).abs() < 1e-5 * size).any()))
+            self.bounds[key] = size
+        return all(same)
 
-@final
+
+@dataclass
 class _Pass:
-    """What one backward pass sent: by network and tensor the gradient that was there, and its own.
+    """One backward pass: the networks that it reached, and whose loss it is, where marked."""
 
-    Attributes:
-        reached: the networks; role: whose loss it is, where that is marked.
-    """
-
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.reached: set[str] = set()
-        self.sent: dict[str, dict[str, tuple[Tensor | None, Tensor]]] = defaultdict(dict)
+    number: int
+    role: str
+    reached: set[str] = field(default_factory=set)
 
 
 @final
@@ -132,7 +146,7 @@ class Movements:
         self.settings: dict[tuple[str, str], float] = {}  # the largest of the run
         self._stale = True  # nothing has been looked at since the last look
         self._role, self._marks = "", False
-        self._passes: dict[int, _Pass] = {}
+        self._pass: _Pass | None = None  # the last one
         for each in self.networks.values():
             each.owner = self._owner(each.role)
         for each in self.networks.values():
@@ -144,7 +158,7 @@ class Movements:
         self._handles: list[Any] = []
         for role, several in self.optimizers.items():
             for optimizer in several if self._owner(role) == role else ():
-                before, after = partial(self._before, role), partial(self._after, role, optimizer)
+                before, after = (partial(x, role, optimizer) for x in (self._before, self._after))
                 self._handles += [
                     optimizer.register_step_pre_hook(partial(self._heard, before)),
                     optimizer.register_step_post_hook(partial(self._heard, after)),
@@ -212,26 +226,28 @@ class Movements:
             self.error = f"{type(error).__name__}: {error}"
             warn("looks no more at who moved", error)
 
-    def _before(self, role: str) -> None:
+    def _before(self, role: str, optimizer: Any) -> None:
         looked = self.on()
         if looked or not self._stale:
             self._compare(BETWEEN)
         self._stale = not looked
+        for group in optimizer.param_groups if looked else ():
+            for key in _SETTINGS.keys() & group.keys():
+                value, known = float(group[key]), self.settings.get((role, key), 0.0)
+                # A rate that a schedule has led below 0 by more than rounding stays.
+                below = known < 0 or value < -0.05 * known < 0
+                self.settings[role, key] = min(value, known) if below else max(value, known)
 
     def _after(self, role: str, optimizer: Any) -> None:
         self.steps[role] += 1
         if self._stale:
             return
-        for group in optimizer.param_groups:
-            for key in _SETTINGS.keys() & group.keys():
-                largest = max(float(group[key]), self.settings.get((role, key), 0.0))
-                self.settings[role, key] = largest
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         mine = [x for x in self.networks.values() if x.owner == role]
         several = len(self.optimizers[role]) > 1
         stepped = [x for x in mine if not several or any(id(p) in held for p in x.tensors.values())]
         for network in stepped:
-            self._judge_gradient(network, held)
+            self._judge_gradient(network)
         self._compare(_event(role), stepped)
 
     def _compare(self, event: str, stepped: Sequence[_Network] = ()) -> None:
@@ -244,9 +260,10 @@ class Movements:
             change = (now[name] != was) & ~(was.isnan() & now[name].isnan())
             moved = bool(change.any())
             if not fresh:
-                network.whole = False
-                self._passes.clear()
-            network.moved[event if fresh else "unseen"] += moved
+                network.whole, network.sent = False, []
+            known = moved and event == BETWEEN and name not in self.leaders
+            projected = known and network.projected(change)
+            network.moved[event if fresh and not projected else "unseen"] += moved
             if moved and network in stepped:
                 size = (now[name] - was).norm() / was.norm().clamp_min(1e-12)
                 network.sizes.append(float(size))
@@ -255,12 +272,10 @@ class Movements:
                     both = zip(network.tensors, parts, strict=True)
                     network.still -= {key for key, part in both if part.any()}
             network.looks += network in stepped
-            if moved and event == BETWEEN and name in self.leaders:
-                self._follow(network, was, now[name], now[self.leaders[name].name], fresh)
+            if moved and event == BETWEEN and fresh and name in self.leaders:
+                self._follow(network, was, now[name], now[self.leaders[name].name])
 
-    def _follow(
-        self, network: _Network, was: Tensor, now: Tensor, leader: Tensor, fresh: bool
-    ) -> None:
+    def _follow(self, network: _Network, was: Tensor, now: Tensor, leader: Tensor) -> None:
         if leader.shape != was.shape:
             return  # a part of one is shared with a third
         way, move = (leader - was).double(), (now - was).double()
@@ -268,9 +283,6 @@ class Movements:
         if not 0 < size * length < inf:
             return  # no gap, or no numbers
         rate = float(move @ way) / size
-        if not fresh:
-            network.unseen.append(rate * size**0.5 / length)
-            return
         # Rounding of the target's own numbers is no other way.
         kind = max((torch.finfo(p.dtype).eps for p in network.tensors.values()), default=0.0)
         aside = float((move - rate * way).norm()) - 2 * kind * float(was.norm())
@@ -282,59 +294,37 @@ class Movements:
         if not self.on():
             network.whole = False
             return
-        self._heard(partial(self._take, network, key, gradient))
+        self._heard(partial(self._take, network, key))
 
-    def _take(self, network: _Network, key: str, gradient: Tensor) -> None:
+    def _take(self, network: _Network, key: str) -> None:
         number = torch._C._current_graph_task_id()  # as torch's own multi-gradient hooks
-        if number not in self._passes:
-            self._passes[number] = _Pass(self._role)
-            if len(self._passes) > _PASSES:
-                oldest = self._passes.pop(next(iter(self._passes)))
-                for name in oldest.sent:
-                    self.networks[name].whole = False
-        this, left = self._passes[number], network.tensors[key].grad
-        this.reached.add(network.name)
-        if network.role in self.optimizers:
-            kept = None if left is None else _joined([_some(left, _SENT)])
-            this.sent[network.name][key] = kept, _joined([_some(gradient, _SENT)])
-
-    def _judge_gradient(self, network: _Network, held: set[int]) -> None:
-        """Is it what its own losses have sent since it was cleared?"""
-        actors = {name for name, x in self.networks.items() if x.role in _ACTORS}
-        theirs = [x for x in self._passes.values() if network.name in x.sent]
-        if network.name not in actors:
-            network.alone |= any(not x.reached & actors for x in theirs)
-        found, own, foreign, left = [], [], [], []
-        for key, p in network.tensors.items():
-            sent = [(x, *x.sent[network.name][key]) for x in theirs if key in x.sent[network.name]]
-            if p.grad is None or not sent or id(p) not in held:
-                continue
-            cleared = [k for k, (_, was, _) in enumerate(sent) if was is None or not was.any()]
-            since = sent[cleared[-1] if cleared else 0 :]
-            zero = torch.zeros_like(since[0][2])
-            before = zero if cleared or since[0][1] is None else since[0][1]
-            parts = {True: zero, False: zero}
-            for each, _, gradient in since:
-                its = not self._is_foreign(network, each, actors)
-                parts[its] = parts[its] + gradient
-            found.append(_joined([_some(p.grad, _SENT)]))
-            own.append(parts[True])
-            foreign.append(parts[False])
-            left.append(before)
-        network.faced += any(self._is_foreign(network, x, actors) for x in theirs)
-        for each in theirs:
-            del each.sent[network.name]
-        self._passes = {number: x for number, x in self._passes.items() if x.sent}
-        complete, network.whole = network.whole, True
-        if not found:
+        if self._pass is None or self._pass.number != number:
+            self._pass = _Pass(number, self._role)
+        if network.name in self._pass.reached:
             return
-        total, mine, others, old = (torch.cat(x).double() for x in (found, own, foreign, left))
+        self._pass.reached.add(network.name)
+        left = network.tensors[key].grad
+        if left is None or not left.any():
+            network.sent, network.cleared = [], True
+        network.sent.append(self._pass)
+
+    def _judge_gradient(self, network: _Network) -> None:
+        """Has it what other losses have sent since it was cleared, or has it never been?"""
+        actors = {name for name, x in self.networks.items() if x.role in _ACTORS}
+        sent, complete, network.whole = network.sent, network.whole, True
+        cleared, network.sent, network.cleared = network.cleared, [], False
+        if not sent:
+            return
         network.judged += 1
-        joined = mine.any() or sum(self._owner(x) == network.owner for x in self.optimizers) > 1
-        if others.any() and joined and _nearer(total, old + mine + others, mine):
-            network.mixed += 1
-        elif complete and old.any() and _nearer(total, old + mine + others, mine + others):
-            network.uncleared += 1
+        if network.name not in actors:
+            network.alone |= any(not x.reached & actors for x in sent)
+        foreign = [self._is_foreign(network, x, actors) for x in sent]
+        if any(foreign):
+            # An optimiser of several roles steps this one along what it was sent alone, too.
+            shared = sum(self._owner(x) == network.owner for x in self.optimizers) > 1
+            network.mixed += shared or not all(foreign)
+        else:
+            network.uncleared += complete and not cleared
 
     def _is_foreign(self, network: _Network, each: _Pass, actors: set[str]) -> bool:
         """Is a pass another network's loss?"""
@@ -349,21 +339,10 @@ def _event(role: str) -> str:
     return f"steps of the {role}'s optimiser"
 
 
-def _nearer(vector: Tensor, one: Tensor, other: Tensor) -> bool:
-    """Is a direction that of the one rather than that of the other?"""
-    unit, both = vector / vector.norm(), (x / x.norm().clamp_min(1e-300) for x in (one, other))
-    near, far = (float((unit - x).norm()) for x in both)
-    return near < 0.5 * far
-
-
 def _optimizers(role: str, given: Any) -> list[Any]:
     several = list(given) if isinstance(given, list | tuple) else [given]
     for each in several:
-        if not hasattr(each, "register_step_pre_hook") or not hasattr(each, "param_groups"):
-            raise InputError(
-                f"optimizers[{role!r}] is a {type(each).__name__}, expected a "
-                f"torch.optim.Optimizer or several"
-            )
+        check_watchable(f"optimizers[{role!r}]", each)
     return several
 
 
@@ -459,7 +438,7 @@ def _sizes(movements: Movements) -> Iterator[Finding]:
 def _settings(movements: Movements) -> Iterator[Finding]:
     for (role, key), value in movements.settings.items():
         low, high = _SETTINGS[key]
-        if value > high or (value < low and movements.steps[role] >= _NEVER):
+        if value > high or value < 0 or (value < low and movements.steps[role] >= _NEVER):
             yield Finding(
                 "moved_unusual", "fail", role, value=value, threshold=high if value > high else low,
                 at=f"`{key}`",
@@ -473,12 +452,9 @@ def _gradients(movements: Movements) -> Iterator[Finding]:
         if each.judged < _WARM:
             yield _waits("moved_gradient", each, each.judged)
             continue
-        for code, times, looks in (
-            ("moved_mixed", each.mixed, each.faced),
-            ("moved_uncleared", each.uncleared, each.judged),
-        ):
-            if times > max(looks, _WARM / 2) / 2:
-                yield _fails(code, each, times, looks)
+        for code, times in (("moved_mixed", each.mixed), ("moved_uncleared", each.uncleared)):
+            if 4 * times > each.judged:
+                yield _fails(code, each, times, each.judged)
 
 
 def _is_same(one: _Network, other: _Network) -> bool:
@@ -508,9 +484,7 @@ def _targets(movements: Movements) -> Iterator[Finding]:
 def _followed(target: _Network, leader: _Network) -> Iterator[Finding]:
     rates = [rate for rate, aside in target.rates if aside < 0.05]
     n = len(target.rates)
-    if (n >= 3 and 2 * len(rates) < n) or (
-        len(target.unseen) >= 3 and median(target.unseen) < 0.5 and not rates
-    ):
+    if n >= 3 and 2 * len(rates) < n:
         yield Finding("moved_target_astray", "fail", target.name, n=n, at=leader.name)
     elif rates and median(rates) > 0.5 and n > 0.3 * max(leader.looks, _WARM / 2):
         # A hard copy is right where it is rare, a soft one where it is small.
@@ -534,11 +508,6 @@ def _twins(movements: Movements) -> Iterator[Finding]:
             if alike and not nested and all(torch.equal(p, q) for p, q in zip(a, b, strict=True)):
                 yield Finding("moved_twins_equal", "fail", one, at=other)
                 return
-        for name, tensors in members:
-            sizes = {len(p) if p.ndim else 1 for p in tensors}
-            stack = len(sizes) == 1 and min(sizes) > 1 and any(p.ndim > 2 for p in tensors)
-            if stack and all(bool((p[1:] == p[:1]).all()) for p in tensors):
-                yield Finding("moved_twins_equal", "fail", name, at="its members")
 
 
 CHECKS: tuple[Check[Movements], ...] = (

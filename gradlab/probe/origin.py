@@ -7,89 +7,18 @@ to a critic or to the policy; the policy's last passes, made again on a copy in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, final
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from gradlab.findings import Finding
+from gradlab.losses.finite import Finder, floats, rows_text
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.probe.passes import Passes
 from gradlab.user_code import graph_nodes
-
-_UNSET = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
-_NEGATIVE = {"log": "log", "log2": "log", "log10": "log", "sqrt": "sqrt", "rsqrt": "sqrt",
-             "pow": "power"}  # fmt: skip
-_SPREAD = ("std", "var", "var_mean", "std_mean")
-_SHOWN = 3
-
-
-def rows_text(bad: Tensor) -> str:
-    """Rows of a batch that are True anywhere, by their number: "row 3 of 64"."""
-    if not bad.ndim:
-        return "the whole"
-    rows = bad.reshape(len(bad), -1).any(dim=1).nonzero().flatten().tolist()
-    more = ", …" if len(rows) > _SHOWN else ""
-    row = "row" if len(rows) == 1 else "rows"
-    return f"{row} {', '.join(map(str, rows[:_SHOWN]))}{more} of {len(bad)}"
-
-
-@final
-class Finder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers the first operation that makes NaN, and the first that makes inf, of finite input.
-
-    It runs every operation as it would have run and hands its result on.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.nan: tuple[str, str, str] | None = None  # code, operation, rows
-        self._of_inf = False  # whether it came of inf
-        self.inf: tuple[str, str] | None = None
-
-    supports_higher_order_operators = True
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, before = kwargs or {}, None
-        with suppress(Exception):  # what cannot be looked at is the user's, and goes on
-            before = None if self.nan else _kinds((args, kwargs))
-        out = func(*args, **kwargs)
-        if before is not None:
-            with suppress(Exception):
-                self._look(func.overloadpacket.__name__, args, before, out)
-        return out
-
-    def found(self, where: str) -> Finding | None:
-        """What was lost first; where: the pass, in words."""
-        if self.nan is not None and not (self._of_inf and self.inf is not None):
-            code, name, rows = self.nan
-            what = name if code == "nan.negative" else "NaN"
-            return Finding(code, "fail", what, at=f"{name} ({rows}), {where}")
-        if self.inf is not None:
-            name, rows = self.inf
-            return Finding("nan.operation", "fail", "inf", at=f"{name} ({rows}), {where}")
-        return None
-
-    def _look(self, name: str, args: Any, before: tuple[bool, bool], out: Any) -> None:
-        if name in _UNSET:
-            return
-        for each in _floats(out):
-            bad = torch.isnan(each)
-            if not before[0] and bool(bad.any()):
-                code = "nan.operation"
-                first = args[0] if args and isinstance(args[0], Tensor) else None
-                if name in _NEGATIVE and first is not None and bool((first < 0).any()):
-                    code, name = "nan.negative", _NEGATIVE[name]
-                elif name in _SPREAD:
-                    code = "nan.one row"
-                self.nan, self._of_inf = (code, name, rows_text(bad)), before[1]
-                return
-            if self.inf is None and not any(before) and bool(torch.isinf(each).any()):
-                self.inf = name, rows_text(torch.isinf(each))
 
 
 def lost_column(batch: Mapping[str, Any]) -> Finding | None:
@@ -144,13 +73,13 @@ def _of_loss(name: str, call: Callable[[], Any]) -> Finding | None:
     finder = Finder()
     try:
         with undisturbed(), finder:
-            made = _floats(call())
+            made = floats(call())
             if not all(bool(torch.isfinite(x).all()) for x in made):
-                return finder.found(f"{name}'s loss, forward")
+                return _told(finder, f"{name}'s loss, forward")
             finder.inf = None  # of a mask, say: what came of it is finite
             gradients = _gradients([x for x in made if x.requires_grad])
         lost = not all(bool(torch.isfinite(x).all()) for x in gradients)
-        return finder.found(f"{name}'s loss, backward") if lost else None
+        return _told(finder, f"{name}'s loss, backward") if lost else None
     except Exception:  # a loss that cannot be called here tells nothing
         return None
 
@@ -167,58 +96,41 @@ def _gradients(made: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _of_passes(module: nn.Module, inputs: Sequence[Tensor], arrived: Tensor | None) -> Finding:
-    """The policy's last passes, made again."""
+    """The policy's last passes, made again: the operation, and the module whose output, or the
+    gradient at whose output, was lost first."""
     policy = copied(module)
     calls: list[tuple[str, Tensor]] = []
-    names = {each: name or "policy" for name, each in policy.named_modules()}
-
-    def note(part: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            calls.append((names[part], output))
-
-    for part in policy.modules():
+    for name, part in policy.named_modules():
         if not any(True for _ in part.children()):
+            note = partial(_note, calls, name or "policy")
             part.register_forward_hook(note)
-    finder = Finder()
-    with finder:
+    with Finder() as finder:
         output = policy(*inputs)
     lost = next((n for n, x in calls if not bool(torch.isfinite(x).all())), "the policy")
-    found = finder.found(f"in the forward pass of {lost}")
-    if found is not None:
-        return found
-    if arrived is None or not isinstance(output, Tensor) or arrived.shape != output.shape:
-        return Finding("nan.unseen", "fail")
-    return _of_backward(policy, calls, output, arrived)
-
-
-def _of_backward(
-    policy: nn.Module, calls: Iterable[tuple[str, Tensor]], output: Tensor, arrived: Tensor
-) -> Finding:
-    heard = [(name, x) for name, x in calls if x.requires_grad]
-    finder = Finder()
-    with finder:
+    where = f"in the forward pass of {lost}"
+    if finder.found is None and isinstance(output, Tensor) and arrived is not None:
+        heard = [(name, x) for name, x in calls if x.requires_grad]
         parameters = [p for p in policy.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(
-            output, [*(x for _, x in heard), *parameters], arrived, allow_unused=True
-        )
-    after = "policy"
-    for (name, _), gradient in reversed(list(zip(heard, gradients, strict=False))):
-        if gradient is not None and not bool(torch.isfinite(gradient).all()):
-            break
-        after = name
-    found = finder.found(f"in the backward pass through {after}")
-    return Finding("nan.unseen", "fail") if found is None else found
+        with Finder() as finder:
+            found = torch.autograd.grad(
+                output, [*(x for _, x in heard), *parameters], arrived, allow_unused=True
+            )
+        named = [name for (name, _), g in zip(heard, found, strict=False)
+                 if g is None or bool(torch.isfinite(g).all())]  # fmt: skip
+        where = f"in the backward pass through {named[0] if named else 'policy'}"
+    return _told(finder, where) or Finding("nan.unseen", "fail")
 
 
-def _kinds(values: Any) -> tuple[bool, bool]:
-    """Is there NaN, is there inf, among the inputs?"""
-    tensors = _floats(values)
-    nan = any(bool(torch.isnan(x).any()) for x in tensors)
-    return nan, any(bool(torch.isinf(x).any()) for x in tensors)
+def _note(calls: list[tuple[str, Tensor]], name: str, _: Any, __: Any, output: Any) -> None:
+    if isinstance(output, Tensor):
+        calls.append((name, output))
 
 
-def _floats(values: Any) -> list[Tensor]:
-    return [
-        x for x in tree_leaves(values)
-        if isinstance(x, Tensor) and x.is_floating_point() and x.layout == torch.strided
-    ]  # fmt: skip
+def _told(finder: Finder, where: str) -> Finding | None:
+    """What was lost first, if anything; where: the pass, in words."""
+    if finder.found is None:
+        return None
+    kind, name, place = finder.found
+    code = "nan.operation" if kind == "inf" else f"nan.{kind}"
+    what = {"inf": "inf", "negative": name}.get(kind, "NaN")
+    return Finding(code, "fail", what, at=f"{name}{place}, {where}")

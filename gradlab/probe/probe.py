@@ -17,7 +17,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, final
@@ -33,9 +32,8 @@ from gradlab.probe.arguments import Question
 from gradlab.probe.declared import LoopChecks, Networks
 from gradlab.probe.isolation import warn
 from gradlab.probe.log import Log, Logs
-from gradlab.probe.loop import Loop
+from gradlab.probe.loop import Episodes, Loop, MakeEnv
 from gradlab.probe.passes import Passes, Watched, watched_in
-from gradlab.probe.returns import LOSS, RETURN, Episodes, MakeEnv
 from gradlab.runs.probe.results import Reported
 from gradlab.runs.probe.schema import attributes
 
@@ -68,8 +66,6 @@ class Probe:
         seed: of the probe's own starts and noise.
         critic_alone: the actor ascends the critic alone, as in DDPG, TD3 and SAC, without a step of
             a model: recommendation and checks are about that gradient.
-        resume: go on in the run file at `log`, of an earlier probe of this policy and task, with
-            its counts and findings.
         watched: the module that the loop calls, where it is not the policy: the module inside of an
             adapter that gives the task's actions, say.
         steps: the count of a trainer that clips by itself: every backward pass through the watched
@@ -95,7 +91,6 @@ class Probe:
         seed: int = 0,
         *,
         critic_alone: bool = False,
-        resume: bool = False,
         watched: Watched | None = None,
         steps: Callable[[], int] | None = None,
     ) -> None:
@@ -103,9 +98,8 @@ class Probe:
         arguments.check_optimizer(optimizer, policy)
         arguments.check_question(task, critic)
         validation.whole("every", every, 1)
-        for name, value in (("resume", resume), ("critic_alone", critic_alone)):
-            validation.instance(name, value, bool, "True or False")
-        arguments.check_log(log, resume)
+        validation.flag("critic_alone", critic_alone)
+        arguments.check_log(log)
         arguments.check_env(env)
         self.policy, self.off = policy, arguments.spectator()
         question = None
@@ -115,28 +109,21 @@ class Probe:
         passes = Passes(watched or watched_in(policy, task))
         if steps is not None:
             passes.over = lambda: self._attempt(lambda: self._look(steps()))
-        named = list(policy.named_parameters())
-        names, shapes = [name for name, _ in named], [list(p.shape) for _, p in named]
-        config = {"seed": seed, "every": every, "critic_alone": critic_alone, "shapes": shapes}
+        names = [name for name, _ in policy.named_parameters()]
+        config = {"seed": seed, "every": every, "critic_alone": critic_alone}
         head = attributes(
             names, "" if task is None else task.name, config, provenance.environment()
         )
         width = task.simulator.action_dim if task is not None else None
         horizon = None if question is None else question.horizon
         shape = len(names), horizon, lambda: passes.actions if width is None else width
-        self._log = Log(
-            None if self.off else log, head, names, shape, resume=resume and not self.off,
-            critic_alone=critic_alone,
-        )  # fmt: skip
-        played = len(self._log.earlier.returns.get("update", ()))
-        episodes = None
-        if env is not None and not self.off:
-            episodes = Episodes(env, policy, seed, played)
+        where = None if self.off else log
+        self._log = Log(where, head, names, shape, critic_alone=critic_alone)
+        episodes = None if env is None or self.off else Episodes(env, policy, seed)
         self._loop = Loop(policy, optimizer, self._log, every, passes, question, episodes)
         self._checks = LoopChecks(policy, optimizer, self._loop)
         self._loop.own += IMPORTED.pop("gradlab.probe.probe:Probe", 0.0)  # the first one pays
         self._optimizer, self._closed = optimizer, False
-        self._died: BaseException | None = None
         self._handles: list[Any] = []
         if not self.off:
             self._attach()
@@ -159,19 +146,9 @@ class Probe:
             self._attempt(self._checks.mark, "")
         self._attempt(self._look, step, scaler)
 
-    def note(
-        self, *, critic_loss: float | Tensor | Any = None,
-        episode_return: float | Tensor | Any = None,
-    ) -> None:  # fmt: skip
-        """Log numbers of the loop at any time; a row has the means since the last one.
-
-        Args:
-            critic_loss: of one update, a number or a tensor of one.
-            episode_return: of an episode that has ended, or an array of several.
-        """
-        for name, value in ((LOSS, critic_loss), (RETURN, episode_return)):
-            if value is not None:
-                self._attempt(self._loop.note, name, value)
+    def note(self, *, episode_return: float | Tensor | Any) -> None:
+        """Hand over the return of an episode that has ended, or of several in an array."""
+        self._attempt(self._loop.note, episode_return)
 
     def networks(
         self, *, critic: Networks = None, target: Networks = None, target_actor: Networks = None,
@@ -250,7 +227,7 @@ class Probe:
         Not to be called from a hook of the optimiser.
         """
         self._attempt(self._tell_cost)
-        self._attempt(self._loop.finish, sys.exception() or self._died)
+        self._attempt(self._loop.finish)
         self._attempt(self._log.close)
         self._closed = self._closed or not self.off
         self.off = True
@@ -350,9 +327,7 @@ _ALIVE: weakref.WeakSet[Probe] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    died = getattr(sys, "last_value", None)  # what has ended the program, if it was an error
     for probe in list(_ALIVE):
-        probe._died = died
         probe.close()
 
 

@@ -31,7 +31,6 @@ _CHEAP = 2**16  # entries, 10 µs
 _SHOWN = 4  # tensors that are tested in every update
 _HALF = (torch.float16, torch.bfloat16)
 PAIRS = 32  # of a burst
-_LISTED = 5  # inputs that are named
 
 
 def _dense(gradients: Iterable[Tensor]) -> list[Tensor]:
@@ -61,23 +60,10 @@ def finite(norms: Tensor) -> bool:
     return not norms.is_cpu or isfinite(norms.sum().item())
 
 
-def rate_of(optimizer: Any, parameters: Sequence[nn.Parameter]) -> float:
-    """The largest learning rate of these parameters, NaN where it steps none of them."""
-    held = {id(p) for p in parameters}
-    rates = [
-        float(group["lr"])
-        for group in ([] if optimizer is None else optimizer.param_groups)
-        if "lr" in group and any(id(p) in held for p in group["params"])
-    ]
-    return max(rates, default=nan)
-
-
 @final
 class Guard:
     """Tests a few small gradients before every step of an optimiser: NaN of a loss reaches the
     biases of the outputs, which are small, and NaN that a pass back makes the first layer.
-
-    On an accelerator the first lost update is noted there, without a wait, until `take`.
 
     Args:
         parameters: of the optimiser, or of a policy without one.
@@ -89,28 +75,15 @@ class Guard:
         order = sorted(range(len(held)), key=lambda k: (k != first, held[k].numel()))
         chosen = [held[k] for k in order[:_SHOWN]]
         self._small = [p for p in chosen if p.dtype == chosen[0].dtype]
-        self._first: Tensor | None = None  # number of the first lost update, −1: none
 
-    def lost(self, update: int) -> bool:
-        """Is one not finite? False on an accelerator."""
+    def lost(self) -> bool:
+        """Is one not finite? False on an accelerator, for which it would have to be waited."""
         here = [g for p in self._small if (g := p.grad) is not None and g.layout is torch.strided]
         if not here:
             return False
         kind = torch.float32 if here[0].dtype in _HALF else None
         flat: Tensor = _flatten_dense_tensors(here)  # type: ignore[no-untyped-call]
-        total = flat.sum(dtype=kind)
-        if total.is_cpu:
-            return not isfinite(total.item())
-        if self._first is None or self._first.device != total.device:
-            self._first = torch.full_like(total, -1, dtype=torch.long)
-        known = torch.isfinite(total) | (self._first >= 0)
-        self._first = torch.where(known, self._first, update)
-        return False
-
-    def take(self) -> int:
-        """The first lost update that an accelerator has noted, which is waited for; −1: none."""
-        first, self._first = self._first, None
-        return -1 if first is None else int(first.item())
+        return here[0].is_cpu and not isfinite(flat.sum(dtype=kind).item())
 
 
 @final
@@ -119,10 +92,6 @@ class Signals:
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        layers = [p for p in self.parameters if p.requires_grad and p.ndim == 2]
-        # Weights of the inputs and of the outputs, and those to which a gradient ever came.
-        self._ends = {"inputs": (layers[0], 0), "outputs": (layers[-1], 1)} if layers else {}
-        self._reached: dict[str, Tensor] = {}
         self._kept: list[Tensor] | None = None
         self._norms: list[Tensor] = []
         self._scaled: list[bool] = []
@@ -138,10 +107,6 @@ class Signals:
         found = torch.zeros(len(self.parameters), dtype=torch.float64, device=where)
         there = [k for k, p in enumerate(self.parameters) if p.grad is not None]
         here = _norms(_dense(p.grad for p in self.parameters if p.grad is not None))
-        for name, (p, axis) in self._ends.items():
-            if p.grad is not None:
-                reached = ((p.grad != 0) & ~p.grad.isnan()).any(axis)
-                self._reached[name] = self._reached.get(name, reached) | reached
         if there:
             found[there] = here if scale is None else here / scale.to(where)
         return found
@@ -180,8 +145,6 @@ class Signals:
         there = np.isfinite(norms)
         with np.errstate(invalid="ignore"):
             layers = np.where(there, norms, 0.0).sum(0) / there.sum(0)
-        reached = {name: each.cpu().numpy() for name, each in self._reached.items()}
-        dead = {name: np.flatnonzero(~each).tolist() for name, each in reached.items()}
         self._norms, self._scaled, self._ratios, self._kept = [], [], [], None
         return {
             "looked": len(norms),
@@ -192,10 +155,6 @@ class Signals:
             "nonfinite": (~there).sum(0).astype(float),
             "nonfinite_updates": int((~there).any(1).sum()),
             "zero": np.where(trained, (norms == 0).sum(0), nan),
-            "outputs": len(reached.get("outputs", ())),
-            "dead_outputs": len(dead.get("outputs", ())),
-            "dead_inputs": len(dead.get("inputs", ())),
-            "dead_where": ", ".join(map(str, dead.get("inputs", ())[:_LISTED])),
         }
 
 

@@ -29,11 +29,9 @@ SHARE = 0.9  # of rows that must agree
 COLUMNS = ("action", "reward", "next_observation", "terminated", "truncated")
 VALUES = ("value", "next_value", "target")
 _ROWS, _LOOKS, _FEWEST, _ENDS = 512, 64, 100, 5  # rows of a look; looks; rows that a check needs
-_POOL = 5_000  # newest steps among which a row of another step is looked for
 _ENVIRONMENTS = 64  # of a batch of them that are recorded
-_BEYOND = 16  # steps in a row after an end: actions that are repeated beyond it are fewer
 _FINAL = ("final_obs", "final_observation", "terminal_observation")
-_OVER, _UNKNOWN = -2, -1  # in the place of an observation's key
+_UNKNOWN = -1  # in the place of an observation's key
 _Array = NDArray[Any]
 
 
@@ -41,8 +39,7 @@ class Relation(NamedTuple):
     """How stored rows stand to recorded ones.
 
     Attributes:
-        word: same, zero, unclipped, scaled, negated, few, shifted, clipped, rising, other row,
-            related, unrelated.
+        word: same, zero, unclipped, scaled, negated, few, shifted, rising, related, unrelated.
         number: the scale, the lag, the correlation, or the share of rows that differ.
         share: of rows that are equal.
     """
@@ -53,16 +50,12 @@ class Relation(NamedTuple):
 
 
 def relation(
-    stored: _Array,
-    recorded: _Array,
-    near: Mapping[int, _Array] | None = None,
-    pool: _Array | None = None,
-) -> Relation:
+    stored: _Array, recorded: _Array, near: Mapping[int, _Array] | None = None
+) -> Relation:  # fmt: skip
     """How stored rows, [N, k], stand to the recorded ones of the same steps, [N, k].
 
     Args:
         near: by lag the recorded rows so many steps later, NaN where there are none.
-        pool: all that was recorded, [M, k].
     """
     share = _agreeing(stored, recorded)
     if share == 1:
@@ -85,15 +78,8 @@ def relation(
             ways = its, abs(_scale(mine, its)) * its
             if max(_agreeing(mine, way) for way in ways) > SHARE:
                 return Relation("shifted", lag, share)
-    low, high = stored.min(0), stored.max(0)
-    if (high > low).all() and _agreeing(stored, recorded.clip(low, high)) > SHARE:
-        return Relation("clipped", float((stored == recorded.clip(low, high)).mean()), share)
     if stored.shape[1] == 1 and _rises(stored[:, 0], recorded[:, 0]):
         return Relation("rising", share, share)
-    if pool is not None and 2 * len(np.unique(pool, axis=0)) > len(pool):
-        known = {row.tobytes() for row in pool.astype(np.float32)}
-        if np.mean([row.tobytes() in known for row in stored.astype(np.float32)]) > SHARE:
-            return Relation("other row", 0.0, share)
     a, b = stored.ravel() - stored.mean(), recorded.ravel() - recorded.mean()
     r = float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300))
     return Relation("related" if abs(r) > 0.5 else "unrelated", r, share)
@@ -147,17 +133,16 @@ class TransitionLog:
 
     Attributes:
         count: of steps so far; at: their numbers by key, −1 where several begin there.
-        beyond: the most steps in a row that ended an episode again after its end.
     """
 
     def __init__(self, count: int, reset: str, size: int, ended: Callable[[float], object]) -> None:
         self._ended, self._total = ended, [0.0] * count
         self.size, self.environments, self.reset_mode = size, count, reset
-        self.count, self.beyond, self.width = 0, 0, 1
+        self.count, self.width = 0, 1
         self.at: dict[int, int] = {}
         self.later: dict[int, int] = {}
         self._steps: list[_Step] = []
-        self._now, self._before, self._streak = [_UNKNOWN] * count, [-1] * count, [0] * count
+        self._now, self._before = [_UNKNOWN] * count, [-1] * count
 
     def begin(self, observations: _Array, mask: _Array | None = None) -> None:
         """All of them, or those of the mask, are reset to these observations, [n, …]."""
@@ -180,7 +165,6 @@ class TransitionLog:
             over = terminated or truncated
             final = finals[n] if over and finals is not None else None
             reset = over and (final is not None or self.reset_mode == "SAME_STEP")
-            again = over and now == _OVER and not self.reset_mode
             if now >= 0:
                 ahead = key
                 if reset:
@@ -191,11 +175,7 @@ class TransitionLog:
                 if over:
                     self._ended(self._total[n])
                     self._total[n] = 0.0
-                # Where each step is an episode, nobody resets.
-                self._streak[n] = -(10**9) if over and self._before[n] < 0 else 0
-            self._streak[n] += again
-            self.beyond = max(self.beyond, self._streak[n])
-            self._now[n] = _OVER if again or (over and now >= 0 and not reset) else key
+            self._now[n] = _UNKNOWN if over and now >= 0 and not reset else key
             self._before[n] = -1 if over or now < 0 else self.count - 1
 
     def _write(self, step: _Step) -> None:
@@ -507,15 +487,8 @@ class Storage:
 
     def relation(self, name: str) -> Relation | None:
         """Of a column; None where rows are too few."""
-        if name not in self._relations and (rows := self.column(name)) and (log := self.log):
-            found = relation(rows.stored, rows.recorded, rows.near)
-            if found.word in ("related", "unrelated"):
-                numbers = range(max(0, log.count - min(log.size, _POOL)), log.count)
-                steps = 1 if name == "next_observation" else self.steps
-                pool = log.recorded(name, numbers, steps, self.discount)
-                pool = pool[np.isfinite(pool).all(1)]
-                found = relation(rows.stored, rows.recorded, rows.near, pool)
-            self._relations[name] = found
+        if name not in self._relations and (rows := self.column(name)):
+            self._relations[name] = relation(rows.stored, rows.recorded, rows.near)
         return self._relations.get(name)
 
     @property
@@ -544,12 +517,6 @@ class Storage:
         return run_checks(CHECKS, self, missing)
 
 
-def _reset(storage: Storage) -> Iterator[Finding]:
-    assert storage.log is not None
-    if (n := storage.log.beyond) >= _BEYOND:
-        yield Finding("stored_unreset", "fail", value=n, threshold=_BEYOND, n=n)
-
-
 def _observations(storage: Storage) -> Iterator[Finding]:
     log = storage.log
     assert log is not None
@@ -575,7 +542,7 @@ def _batches(storage: Storage) -> Iterator[Finding]:
 _LAGS = {1: "the step after", -1: "the step before"}
 _CODES = {
     "zero": "stored_zero", "negated": "stored_negated", "unclipped": "stored_unclipped",
-    "shifted": "stored_shifted", "other row": "stored_other_row",
+    "shifted": "stored_shifted",
 }  # fmt: skip
 
 
@@ -604,15 +571,11 @@ def _actions(storage: Storage, rows: _Rows, found: Relation) -> Iterator[Finding
 
 def _rewards(storage: Storage, rows: _Rows, found: Relation) -> Iterator[Finding]:
     stored, paid = rows.stored[:, 0], rows.recorded[:, 0]
-    cut = np.trunc(paid)
-    if np.array_equal(stored, cut) and not np.array_equal(paid, cut) and np.abs(cut).max() > 1:
-        yield Finding("stored_whole", "fail", "rewards", value=float((stored != paid).mean()))
-        return
     large = np.abs(paid) >= max(float(np.median(np.abs(paid))), 1e-12)
     ratio = stored[large] / paid[large] if large.any() else np.ones(1)
     low, high = np.quantile(ratio, (0.05, 0.95))
     at_limits = np.isclose(stored, paid, rtol=1e-4) | (rows.ended[:, 1] & ~rows.ended[:, 0])
-    if found.word in ("same", "scaled", "clipped", "rising") or at_limits.all() or storage.shift:
+    if found.word in ("same", "scaled", "rising") or at_limits.all() or storage.shift:
         return  # at time limits trainers add values
     if found.word in ("related", "unrelated") and (ratio > 0).all() and high > 30 * low:
         yield Finding("stored_unlike", "fail", "rewards", value=1 - found.share)
@@ -653,7 +616,7 @@ def _next(storage: Storage, rows: _Rows, found: Relation) -> Iterator[Finding]:
     elif n >= _ENDS and 2 * n > cut.sum() and within.mean() < 0.05:
         yield Finding("stored_next_episode", "fail", value=n, threshold=int(cut.sum()), n=n)
     elif not storage.shift:
-        yield from _told("next observations", found, ("few", "related", "unrelated"))
+        yield from _told("next observations", found, ("few",))
 
 
 def _values(storage: Storage) -> Iterator[Finding]:
@@ -684,7 +647,6 @@ def _of(
 
 
 CHECKS: tuple[Check[Storage], ...] = (
-    Check("stored_reset", ("env",), _reset),
     Check("stored_batches", ("observation",), _batches),
     _of("stored_next", "next_observation", _next),
     Check("stored_observations", ("env", "observation"), _observations),

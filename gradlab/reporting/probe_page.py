@@ -56,7 +56,6 @@ _CURVES = {
                         log=True, lost="nonfinite", caption=_CLIPPED),
     "update_ratio": _curve(HEALTH, "Size of an update", "|Δθ| / |θ|", "update_ratio: mean",
                            log=True),
-    "critic_loss": _curve(HEALTH, "The critic's loss", "as noted", "critic_loss: loss", log=True),
     "layer_norm": (HEALTH, figures.layer_norms, "A hatched row is cut off."),
     "saturation": _curve(HEALTH, "Saturated actions", "share at the limit", "saturation",
                          level=(0.5, "half")),
@@ -73,7 +72,7 @@ _CURVES = {
 }  # fmt: skip
 PANELS = (
     "returns", "episodes", "value", "gains", "signal_share", "grad_norm", "update_ratio",
-    "critic_loss", "layer_norm", "saturation", "attenuation", "errors", "parts", "cosine", "chosen",
+    "layer_norm", "saturation", "attenuation", "errors", "parts", "cosine", "chosen",
     "weight_zero", "jacobian_ratio", "lyapunov", "chain", "share",
 )  # fmt: skip
 

@@ -10,7 +10,6 @@ TensorBoard gets the rows that a function gets, and the loop does not notice.
 import copy
 import csv
 import sys
-import warnings
 from collections.abc import Callable
 from math import isfinite
 from typing import Any
@@ -70,20 +69,6 @@ def test_an_interrupted_run_goes_on(sb3, tmp_path):
     assert len(model.actor._forward_hooks) == 0
     vitals = journal.read(tmp_path / "run.h5").groups["vitals"]
     assert vitals["update"].values[-1] == model._n_updates // 2
-
-
-@pytest.mark.parametrize(
-    "kind, normalised", [("TD3", False), ("TD3", True), ("PPO", True), ("PPO", False)]
-)
-def test_the_loops_first_step_is_held_against_the_simulator(sb3, kind, normalised):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        sb3.made(kind, normalised).learn(2, callback=sb3.ProbeCallback(task=integrator_task()))
-    with pytest.warns(
-        RuntimeWarning, match=r"task .* is not the loop's environment.* ends 0\."
-    ) as w:
-        sb3.made(kind, normalised).learn(2, callback=sb3.ProbeCallback(task=integrator_task(1.5)))
-    assert len(w) == 1
 
 
 def test_without_the_package_the_remedy_is_said(monkeypatch):
@@ -349,6 +334,6 @@ def test_failures_are_text():
     writer = Remembering()
     log = Log(to_tensorboard(writer, "mine"), {}, (), (0, None, lambda: 0))
     log.report(Finding("dead path", "fail", at="w", n=10), 3, 40)
-    said = "The gradient of w was exactly 0 in all of 10 updates. Look for a detach, a saturated"
+    said = "The gradient of w was exactly 0 in all of 10 updates. Look for a detach or a"
     ((tag, text, step),) = writer.said
     assert (tag, step) == ("mine/findings/dead path", 40) and text.startswith(said)

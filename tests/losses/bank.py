@@ -128,7 +128,7 @@ def td(fault: str = "", error: Callable[..., Tensor] = F.mse_loss, **changes: An
         return total if isinstance(total, Tensor) else torch.zeros(())
 
     declared = dict(
-        critic=q, target=targets, actor=policy, discount=GAMMA, action_limit=1.0, kind="critic",
+        critic=q, target=targets, actor=policy, discount=GAMMA, kind="critic",
     )  # fmt: skip
     if entropy:
         declared |= dict(temperature=log_alpha, draw=policy)
@@ -589,16 +589,13 @@ FAULTS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
             ("typo", "critic.discount.other"), ("no_mask", "critic.mask.left_out"),
             ("inverted", "critic.mask.inverted"), ("negated", "critic.reward.negated"),
             ("lost", "critic.reward.lost"), ("reward_masked", "critic.reward.masked"),
-            ("clipped_reward", "critic.reward.uneven"), ("standardised", "critic.rows.mixed"),
+            ("standardised", "critic.rows.mixed"),
             ("time_limit", "critic.time_limits.moves"), ("online", "critic.targets.unused"),
             ("undetached", "critic.detached.target"), ("largest", "critic.twins.largest"),
             ("batch_least", "critic.rows.mixed"), ("flat", "critic.rows.mixed"),
             ("other_row", "critic.rows.mixed"), ("one_twin", "critic.predictions.unused"),
             ("maximised", "critic.descends.rises"), ("weights", "critic.weights.uneven"),
             ("stored_state", "critic.next_value.here"), ("stored_action", "critic.next_value.here"),
-            ("normalised_one", "critic.inputs.apart"),
-            ("fitted_at_other", "critic.inputs.other_row"),
-            ("noise_after_clip", "critic.next_action.beyond"),
         )
     ),
     *(
@@ -613,7 +610,7 @@ FAULTS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
     ("DQN: γ²", P(dqn, "squared"), "critic.discount.squared"),
     ("QR: no mask", P(quantile, "no_mask"), "critic.mask.left_out"),
     ("QR: γ", P(quantile, "typo"), "critic.discount.other"),
-    ("C51: no mask", P(c51, "no_mask"), "critic.mask.left_out"),
+    ("C51: no mask", P(c51, "no_mask"), "critic.beyond.moves"),
     ("n steps: γ of one", P(n_step, "one_step"), "critic.discount"),
     ("IQL: flat", P(iql, "flat"), "critic.rows.mixed"),
     ("IQL: maximised", P(iql, "maximised"), "critic.descends.rises"),
@@ -622,8 +619,7 @@ FAULTS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
         for fault, code in (
             ("maximised", "actor.sign.rises"), ("replayed", "actor.reached.apart"),
             ("half_detached", "actor.lost.detached"), ("log_pi_detached", "actor.entropy.detached"),
-            ("other_state", "actor.state.other_row"), ("largest", "actor.twins.largest"),
-            ("batch_least", "actor.sign.rises"),
+            ("largest", "actor.twins.largest"), ("batch_least", "actor.sign.rises"),
             ("no_entropy", "actor.entropy.left_out"), ("entropy_sign", "actor.entropy.negated"),
             ("uncorrected", "actor.density.other"), ("added", "actor.density.other"),
             ("averaged", "actor.density.other"), ("unsummed", "actor.density.several"),

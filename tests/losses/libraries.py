@@ -153,7 +153,7 @@ def td3_fujimoto(fault: str = "") -> Arguments:
 
     return dict(
         loss=loss, batch=b, kind="critic", critic=critic, target=critic_target,
-        target_actor=actor_target, discount=GAMMA, action_limit=1.0,
+        target_actor=actor_target, discount=GAMMA,
     )  # fmt: skip
 
 
@@ -338,7 +338,7 @@ def rebrac() -> Arguments:
 
     return dict(
         loss=loss, batch=b, kind="critic", critic=critic, target=target, target_actor=actor_target,
-        discount=GAMMA, action_limit=1.0,
+        discount=GAMMA,
     )  # fmt: skip
 
 
@@ -798,7 +798,7 @@ def td7() -> Arguments:
 
     return dict(
         loss=loss, batch=batch(), kind="critic", critic=critic, target=target,
-        target_actor=actor_target, discount=GAMMA, action_limit=1.0,
+        target_actor=actor_target, discount=GAMMA,
     )  # fmt: skip
 
 
@@ -863,7 +863,6 @@ def drqv2(fault: str = "") -> Arguments:
 
     return dict(
         loss=loss, batch=b, kind="critic", critic=critic, target=target, actor=actor,
-        action_limit=1.0,
     )  # fmt: skip
 
 
@@ -1170,14 +1169,15 @@ SECOND: tuple[tuple[str, Callable[[], Arguments]], ...] = (
     ("DLR-RM/stable-baselines3, a2c.py", a2c_sb3),
     ("huggingface/trl: GSPO", gspo),
 )  # fmt: skip
-# Not seen: a double DQN that takes its target's argmax is a DQN; largest for smallest quantiles.
+# Not seen: a double DQN that takes its target's argmax is a DQN; which quantiles, and along which
+# axis; numbers of bins.
 OUTSIDE: tuple[tuple[str, Callable[[], Arguments]], ...] = (
     ("double DQN: the target's argmax", P(double_dqn, "target's argmax")),
     ("TQC: the largest quantiles are kept", P(tqc, "top")),
+    ("TQC: τ along the targets", P(tqc, "axis")),
+    ("C51: γ²", P(c51_atari, "squared")),
 )
 FAULTS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
-    ("C51: γ²", P(c51_atari, "squared"), "critic.discount"),
-    ("TQC: τ along the targets", P(tqc, "axis"), "critic."),
     ("TD3: γ (r + v)", P(td3_fujimoto, "gamma on reward"), "critic.reward"),
     ("discrete SAC: log α for α", P(sac_discrete, "log α"), "critic.entropy"),
     ("DrQ-v2: γ times the discount", P(drqv2, "twice"), "critic.discount"),

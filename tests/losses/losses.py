@@ -21,7 +21,6 @@ from tests.losses.networks import (
     ROWS,
     STATE,
     Arguments,
-    Decay,
     Deterministic,
     Dynamics,
     Environment,
@@ -347,60 +346,11 @@ def unused_log_std(actor, critic, obs):
     return -critic(obs, actor.get_action(obs)[2]).mean()
 
 
-def adam_of_all(*modules):
-    return torch.optim.Adam([p for module in modules for p in module.parameters()])
-
-
-@case(Deterministic, Q, optimizer=adam_of_all)
-def one_optimizer(actor, critic, obs):
-    """One optimiser for actor and critic."""
-    return -critic(obs, actor(obs)).mean()
-
-
-@case(Deterministic, model=Dynamics, optimizer=adam_of_all)
-def model_in_the_optimizer(actor, model, s):
-    return -model.predict(s, actor(s))[1].mean()
-
-
-@case(Gaussian, Q, optimizer=lambda actor, critic: adam_of_all(actor.fc, actor.fc_mean))
-def forgotten_layer(actor, critic, obs):
-    """The optimiser lacks a layer."""
-    pi, log_pi, _ = actor.get_action(obs)
-    return (0.2 * log_pi - critic(obs, pi)).mean()
-
-
 @case(Deterministic, Q)
 def not_a_number(actor, critic, obs):
     """√0 of the first action's distance from itself."""
     a = actor(obs)
     return -critic(obs, a).mean() + (a - a.detach()).norm(dim=1).pow(2).sqrt().mean()
-
-
-def averaged_entropy(entropy: str = "log π") -> Arguments:
-    """The historical one: returns are summed over the segment, the entropy is averaged."""
-    actor, model = Gaussian(), Dynamics()
-    log_std = nn.Parameter(torch.zeros(ACTION))
-
-    def loss(s: Tensor, length: int) -> Tensor:
-        total, log_probs = torch.zeros(len(s)), []
-        for _ in range(length):
-            if entropy == "log π":
-                a, log_pi, _ = actor.get_action(s)
-                log_probs.append(log_pi)
-            else:
-                distribution = Normal(actor(s)[0], log_std.exp())
-                a = distribution.rsample()
-                log_probs.append(-distribution.entropy().sum(1))
-            s, r = model.predict(s, a)
-            total = total + r
-        return -total.mean() + 0.1 * torch.stack(log_probs).mean()
-
-    trained: nn.Module = actor
-    if entropy != "log π":
-        actor.fc_logstd.requires_grad_(False)
-        trained = nn.Module()
-        trained.actor, trained.log_std = actor, log_std
-    return dict(loss=loss, actor=trained, model=model, inputs=states(), lengths=(4, 8))
 
 
 def _of_normal(actor, critic, obs):
@@ -442,11 +392,7 @@ FAULTS = (
     (replayed_action, "actor.reached.apart", "critic"),
     (other_actor, "actor.gradient.apart", "another actor is called"),
     (unused_log_std, "actor.parameters.none", "fc_logstd.weight"),
-    (one_optimizer, "actor.optimizer.holds", "4 of the critic"),
-    (model_in_the_optimizer, "actor.optimizer.holds", "4 of the model"),
-    (forgotten_layer, "actor.optimizer.misses", "fc_logstd.weight"),
     (not_a_number, "actor.finite.not_finite", "net.0.weight"),
-    (averaged_entropy, "actor.lengths.apart", "model: 0, actor: -1"),
 )
 
 
@@ -468,26 +414,6 @@ def detached_value(actor, critic, obs):
     """SAC's α log π − Q with Q detached, since the line raised an error otherwise."""
     a, log_pi, _ = actor.get_action(obs)
     return (0.2 * log_pi - critic(obs, a).detach()).mean()
-
-
-@case(Gaussian, lambda: nn.Linear(3, 1),
-      inputs=lambda: (states(), torch.randn(ROWS, ACTION), torch.randn(ROWS)),
-      optimizer=adam_of_all)  # fmt: skip
-def baseline_with_gradient(actor, value, obs, action, returns):
-    """log π (R − V(s)) with V in the graph, and one optimiser of actor and critic."""
-    mean, log_std = actor(obs)
-    log_pi = Normal(mean, log_std.exp()).log_prob(action).sum(1)
-    return -(log_pi * (returns - value(obs)[:, 0])).mean()
-
-
-@case(Deterministic, model=Dynamics)
-def decayed(actor, model, s):
-    """The gradient of the state times α at every step."""
-    total = torch.zeros(())
-    for _ in range(4):
-        s, r = model.predict(Decay.apply(s, 0.4), Decay.apply(actor(s), 0.4))
-        total = total - r.mean()
-    return total
 
 
 @case(lambda: nn.Linear(3, 4), lambda: nn.Linear(3, 4))
@@ -523,9 +449,6 @@ THREADS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
         "actor.reached.apart",
     ),
     ("jankrepl/deepdow/pull/106", sampled, "actor.lost.sampled"),
-    ("UT-Austin-RPL/amago/pull/27", one_optimizer, "actor.optimizer.holds"),
-    ("keras-team/keras-io/issues/194", baseline_with_gradient, "actor.optimizer.holds"),
-    ("HenryHuYu/DiffPhysDrone", decayed, "actor.derivative.other"),
     ("shariqiqbal2810/maddpg-pytorch/issues/11", argmax, "actor.gradient.discrete"),
     ("kashif/firedup/issues/9", sampled_in_a_rollout, "actor.lost.sampled"),
 )

@@ -1,7 +1,6 @@
 """An audit of an actor's loss names every planted fault and leaves nothing behind.
 
-Gradients by path are those of the parts of the loss; closed gates are exact. Sound losses in the
-shapes of published code break no law.
+Sound losses in the shapes of published code break no law.
 """
 
 import random
@@ -14,8 +13,6 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from gradlab.errors import InputError
-from gradlab.losses.actor import ActorLoss, by_path
-from gradlab.losses.asking import Declared
 from gradlab.losses.laws import audit
 from tests.losses import losses
 from tests.losses.bank import sac_actor
@@ -23,14 +20,11 @@ from tests.losses.drawn import CODES, Fault, draw, made
 from tests.losses.networks import (
     ACTION,
     STATE,
-    Decay,
     Deterministic,
     Dynamics,
     Environment,
-    Gaussian,
     Q,
     Value,
-    dreamer,
     states,
 )
 
@@ -76,14 +70,15 @@ def test_parameters_gradients_buffers_and_generators_are_as_before():
 
 def test_same_seed_gives_the_same_audit_in_any_grad_mode():
     torch.manual_seed(0)
-    arguments = losses.sac_cleanrl()
+    arguments = sac_actor()
 
-    def norms(**more):
-        return audit(**arguments, **more, kind="actor").table("gradients").norm.tolist()
+    def entropy(**more):
+        found = audit(**arguments, **more).findings
+        return next(each.value for each in found if each.code == "actor.entropy")
 
     with torch.inference_mode():
-        again = norms()
-    assert norms() == again != norms(seed=1)
+        again = entropy()
+    assert entropy() == again != entropy(seed=1)
 
 
 def test_critic_of_a_zero_last_layer_breaks_nothing_and_hides_no_fault():
@@ -177,8 +172,6 @@ def test_model_that_calls_the_actor_is_split(cut):
     world = World()
     result = audited(lambda s: -world.imagine(actor, s).mean(), actor, None, world, inputs=states())
     assert broken(result)[:1] == (["actor.gradient.detached"] if cut else [])
-    table = result.table("gradients")
-    assert (table[table.path == "model"].norm > 0).all() != cut
 
 
 def test_backward_in_the_loss_is_refused():
@@ -224,10 +217,6 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     (dict(critic=lambda s, a: s), "critic is a function"),
     (dict(critic=[Q(), "q2"]), "critic 2 is 'q2'"),
     (dict(model=3.0), "model is 3.0"),
-    (dict(optimizer="Adam"), "optimizer is 'Adam', expected the actor's torch.optim.Optimizer"),
-    (dict(lengths=8), "lengths is 8, expected two of a segment"),
-    (dict(lengths=(8, 9)), "expected a second of at least 1.5 times"),
-    (dict(lengths=(8, 16)), "unexpected keyword argument 'length'"),
     (dict(seed=-1), "seed is -1"),
     (dict(kind="value"), "kind is 'value', expected one of critic, fit, actor, policy, gae"),
     (dict(meant=["colour"]), "meant has colour, expected any of beyond"),
@@ -247,104 +236,6 @@ def test_networks_in_the_place_of_the_batch_are_told_what_to_write():
     actor, critic = Deterministic(), Q()
     with pytest.raises(InputError, match=r"write audit\(loss, batch, kind='actor', actor=…"):
         audit(lambda s: -critic(s, actor(s)).mean(), actor, critic, inputs=states())
-
-
-@pytest.mark.parametrize("entropy", ["sum", "mean"])
-@pytest.mark.parametrize("rewards", ["sum", "mean"])
-def test_terms_scale_with_the_length_as_they_are_reduced(rewards, entropy):
-    actor, model = Gaussian(), Dynamics()
-
-    def loss(s, length):
-        total, log_probs = [], []
-        for _ in range(length):
-            a, log_pi, _ = actor.get_action(s)
-            s, r = model.predict(s, a)
-            total.append(-r)
-            log_probs.append(0.1 * log_pi[:, 0])
-        parts = {"return": (rewards, total), "entropy": (entropy, log_probs)}
-        return {
-            name: (torch.stack(x).sum(0) if how == "sum" else torch.stack(x).mean(0)).mean()
-            for name, (how, x) in parts.items()
-        }
-
-    result = audited(loss, actor, None, model, inputs=states(), lengths=(3, 9))
-    assert broken(result) == ([] if rewards == entropy else ["actor.lengths.apart"])
-
-
-@pytest.mark.parametrize("make", [losses.maac, losses.shac, dreamer])
-def test_sound_segments_scale_alike(make):
-    torch.manual_seed(0)
-    assert broken(audit(**{"inputs": (), **make()}, lengths=(6, 12), kind="actor")) == []
-
-
-def _known():
-    """A loss of four parts, one for each path."""
-    actor, model, critic, value = Deterministic(), Dynamics(), Q(), Value()
-    for module in (actor, model, critic, value):
-        module.double()
-    parts = {
-        "model": lambda s: model.predict(s, actor(s))[1].pow(2).mean(),
-        "critic": lambda s: critic(s, actor(s)).sin().mean(),
-        "model and critic": lambda s: value(model.predict(s, actor(s))[0]).mean(),
-        "neither": lambda s: 0.1 * actor(s).pow(2).mean(),
-    }
-    return actor, model, [critic, value], parts
-
-
-def test_gradient_by_path_is_that_of_the_part_with_that_path():
-    torch.manual_seed(0)
-    actor, model, critics, parts = _known()
-    asked = ActorLoss(
-        lambda s: sum(part(s) for part in parts.values()), states().double(),
-        Declared(actor=actor, critic=critics, model=model),
-    )  # fmt: skip
-    theta = list(asked.theta.values())
-    paths = by_path(asked.here.loss, theta, asked.here.calls)
-    for path, part in parts.items():
-        expected = torch.autograd.grad(part(states().double()), list(actor.parameters()))
-        for got, g in zip(paths[path], expected, strict=True):
-            torch.testing.assert_close(got, g, rtol=1e-12, atol=1e-15)
-
-
-@pytest.mark.parametrize("missing", ["model", "critic", "model and critic", "neither"])
-def test_path_that_the_loss_has_not_is_exactly_zero(missing):
-    torch.manual_seed(0)
-    actor, model, critics, parts = _known()
-    rest = [part for path, part in parts.items() if path != missing]
-    result = audited(
-        lambda s: sum(part(s) for part in rest), actor, critics, model, inputs=states().double()
-    )
-    table = result.table("gradients")
-    assert (table[table.path == missing].norm == 0).all()
-    assert (table[table.path != missing].groupby("path").norm.sum() > 0).all()
-
-
-@pytest.mark.parametrize("make", losses.SOUND, ids=lambda make: make.__name__)
-def test_paths_sum_to_the_gradient_of_the_loss(make):
-    torch.manual_seed(1)
-    arguments = make()
-    loss, inputs = arguments.pop("loss"), arguments.pop("inputs", ())
-    asked = ActorLoss(loss, inputs, Declared(**arguments))
-    theta = list(asked.theta.values())
-    paths = by_path(asked.here.loss, theta, asked.here.calls)
-    torch.manual_seed(0)
-    value = loss(*inputs) if isinstance(inputs, tuple) else loss(inputs)
-    torch.testing.assert_close(asked.here.loss.to(value), value)
-    for k, g in enumerate(torch.autograd.grad(value, theta, allow_unused=True)):
-        total = torch.stack([values[k] for values in paths.values()]).sum(0)
-        torch.testing.assert_close(total, torch.zeros_like(total) if g is None else g)
-
-
-@pytest.mark.parametrize("alpha", [0.5, 0.9, 2.0])
-def test_share_that_is_missing_is_that_of_the_whole_gradient(alpha):
-    """L = Q(s, D(a)): all of the derivative passes D, which leaves α of it."""
-    torch.manual_seed(0)
-    actor, critic = Deterministic(), Q()
-    loss = lambda s: -critic(s, Decay.apply(actor(s), alpha)).mean()  # noqa: E731
-    result = audited(loss, actor, critic, inputs=states())
-    (told,) = [each for each in result.findings if each.code == "actor.derivative.other"]
-    assert told.value == pytest.approx(abs(1 - alpha), rel=0.05)
-    assert audited(loss, actor, critic, inputs=states(), meant=["derivative", "sign"]).passed
 
 
 @pytest.mark.parametrize("clip", [0.2, 0.05])
@@ -435,7 +326,7 @@ def _mistakes(fault, seeds):
     mistaken = []
     for seed in seeds:
         torch.manual_seed(seed)
-        found = broken(audit(**made(draw(seed, fault)), kind="actor", meant=["derivative"]))
+        found = broken(audit(**made(draw(seed, fault)), kind="actor"))
         # Where the planted fault takes all of the gradient, that is the finding.
         allowed = (f"actor.lost.{CODES.get(fault)}", f"actor.gradient.{CODES.get(fault)}")
         if (found != []) if fault == "none" else (found[:1] not in ([each] for each in allowed)):

@@ -232,6 +232,7 @@ def test_an_actor_inside_of_vmap_is_asked():
         ),
         (dict(meant="colour"), "meant has colour, expected any of beyond"),
         (dict(temperature=0.1), "temperature is 0.1, expected the tensor log α"),
+        (dict(surrogate=True), "audit has surrogate, expected any of actor, clip"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(change, words):
@@ -386,12 +387,10 @@ def test_actors_may_return_what_they_like(returns, detached):
 
 
 @pytest.mark.parametrize("fault", ["", "typo"])
-def test_critics_of_bins_and_of_repeated_rows_are_asked(fault):
-    """Joint passes, k actions of a state and bins: γ is read in all of them."""
-    for make in (libraries.c51_atari, libraries.tqc):
-        run = audited(lambda make=make: make("squared" if fault else ""))
-        want = bank.GAMMA**2 if fault else bank.GAMMA
-        assert finding(run, "critic.discount").value == pytest.approx(want, abs=2e-3)
+def test_critics_of_quantiles_are_asked(fault):
+    run = audited(lambda: libraries.tqc("squared" if fault else ""))
+    want = bank.GAMMA**2 if fault else bank.GAMMA
+    assert finding(run, "critic.discount").value == pytest.approx(want, abs=2e-3)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -443,13 +442,6 @@ def test_advantages_of_a_batch_are_asked_in_its_own_shape(T, fault):
     assert ("gae.ends.early" in codes) == bool(fault)
 
 
-def test_arguments_of_before_are_told_what_to_write():
-    with pytest.raises(InputError, match=r'surrogate is no argument.*write meant=\["derivative"\]'):
-        audited(bank.td, surrogate=True)
-    with pytest.raises(InputError, match="directions is no argument of audit: three are taken"):
-        audited(bank.td, directions=3)
-
-
 def test_a_loss_that_is_not_finite_names_operation_line_and_rows():
     given = bank.td()
     inner = given["loss"]
@@ -457,7 +449,7 @@ def test_a_loss_that_is_not_finite_names_operation_line_and_rows():
     assert broken(run) == ["loss.finite.not_finite"]
     rows = int((given["batch"]["reward"] < 0).sum())
     assert "from log, test_laws.py, line" in run.headline
-    assert f"{rows} of 48 rows" in run.headline
+    assert rows > 3 and ", … of 48)" in run.headline
 
 
 def test_a_run_is_saved_and_read(tmp_path):

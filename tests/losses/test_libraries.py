@@ -39,15 +39,6 @@ def test_fault_is_named_first(name, make, code):
     assert "or declare meant=" in f"{first.sentence} {first.remedy}"
 
 
-def test_discount_of_bins_is_that_of_the_loss():
-    """γ of a categorical critic, whose bins have no values that the law knows."""
-    torch.manual_seed(0)
-    run = gradlab.audit(**libraries.c51_atari("typo"))
-    (found,) = [each for each in run.findings if each.code.startswith("critic.discount")]
-    assert found.code == "critic.discount.other"
-    assert found.value == pytest.approx(0.9, abs=1e-4)
-
-
 @pytest.mark.parametrize(("name", "make"), libraries.OUTSIDE)
 def test_what_no_law_sees_is_said_to_be_outside(name, make):
     """Should one be seen some day, docs/audit.md has to say so."""

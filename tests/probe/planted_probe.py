@@ -59,7 +59,7 @@ def everything(vitals: int = 30) -> Rows:
         "returns": [episode(k) for k in range(64)],
         "episodes": [episode(k) for k in range(24)],
         "findings": [
-            answer(0, 1000, "dead inputs", since=499),
+            answer(0, 1000, "dead path", since=499),
             answer(1, 1200),
             answer(2, 1200, "moved_own", "pass"),
         ],
@@ -76,9 +76,8 @@ def window(k: int, **changes: Any) -> dict[str, Any]:
         "nonfinite": np.zeros(layers),
         "nonfinite_updates": 0, "zero": np.zeros(layers), "saturation": np.array([0.1, 0.2]),
         "attenuation": np.array([0.9, 0.8]),
-        "watched": 25, "outputs": 2, "dead_outputs": 0, "dead_inputs": 0, "dead_where": "",
-        "own_seconds": 4.0 * k,
-        "elapsed": 100.0 * k, "spent": 0.04, "critic_loss": 2.0 / k, "episode_return": float(k),
+        "watched": 25, "own_seconds": 4.0 * k,
+        "elapsed": 100.0 * k, "spent": 0.04,
     } | changes  # fmt: skip
 
 
@@ -115,7 +114,7 @@ def measurement(update: int, error: float = 0.2, **changes: Any) -> dict[str, An
         "chain_norm": 0.05 * np.arange(26), "jacobian_error": np.log(error),
         "jacobian_error_se": 0.01, "jacobian_states": 1600, "jacobian_nonfinite": 0,
         "starts_lost": 0, "nonfinite_where": "", "value": -50.0, "value_se": 1.0,
-        "reward_max": 2.0, "return_bound": 100.0, "dead_action": np.zeros(2),
+        "reward_max": 2.0, "return_bound": 100.0,
     } | changes  # fmt: skip
 
 

@@ -14,14 +14,8 @@ NAN = float("nan")
 def vitals(**changed: Any) -> dict[str, Any]:
     zero = np.zeros(2)
     row = {"looked": 100, "nonfinite": zero, "nonfinite_updates": 0, "zero": zero, "watched": 100}
-    row |= {
-        "outputs": 2,
-        "dead_outputs": 0,
-        "dead_inputs": 0,
-        "grad_norm": 1.0,
-        "learning_rate": 1e-3,
-    }
-    return row | {"saturation": np.array([0.1, 0.2]), "update": 100, "step": 100} | changed
+    row |= {"grad_norm": 1.0, "saturation": np.array([0.1, 0.2]), "update": 100, "step": 100}
+    return row | changed
 
 
 def bound(share: float, passed: float) -> dict[str, Any]:
@@ -48,13 +42,13 @@ def measured(**changed: Any) -> dict[str, Any]:
         "starts": 64, "variance": np.ones((4, 11)), "bias2": np.ones((4, 11)), "step": 7,
         "growth": 0.01, "growth_se": 0.01, "critic_gap": -1.0, "critic_gap_se": 0.3,
         "value": 5.0, "value_se": 0.1, "return_bound": 10.0, "reward_max": 1.0,
-        "jacobian_error": -1.0, "jacobian_error_se": 0.1, "dead_action": np.zeros(2),
+        "jacobian_error": -1.0, "jacobian_error_se": 0.1,
         "cosine": np.full((4, 11), 0.5),
         "cosine_low": np.full((4, 11), 0.4), "cosine_high": np.full((4, 11), 0.6),
         "over_data": 1.0, "over_data_se": 0.1, "kept_high": 10.0, "chosen_horizon": 3.0,
         "lyapunov": -0.1, "lyapunov_se": 0.05, "discount": 0.9, "float32_step": np.inf,
         "jacobian_states": 1600, "jacobian_nonfinite": 0, "starts_lost": 0, "nonfinite_where": "",
-        "float32_error": 1e-5, "sampling_error": 0.3, "batch": 256,
+        "batch": 256,
     }  # fmt: skip
     row |= changed
     if "cosine" in changed and "cosine_high" not in changed:

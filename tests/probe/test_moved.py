@@ -147,33 +147,46 @@ def test_a_critic_steps_along_its_own_loss_in_any_order_of_passes(order):
     assert faults(movements) == (set() if order == "fixed" else {"moved_mixed"})
 
 
-class Stacked(nn.Module):
-    """Two critics in stacked weights."""
-
-    def __init__(self, equal: bool) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(2, 3, 1)), nn.Parameter(torch.zeros(2, 1))
-        self.weight.data[1] = self.weight.data[0] if equal else self.weight.data[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias[:, None], x.expand(2, -1, -1), self.weight)
-
-
-@pytest.mark.parametrize("kind", ["stacked", "one module"])
 @pytest.mark.parametrize("equal", [True, False])
-def test_equal_members_of_one_module_are_told(kind, equal):
+def test_equal_members_of_one_module_are_told(equal):
     torch.manual_seed(0)
-    critic: nn.Module = Stacked(equal) if kind == "stacked" else Batched("nb", 2)
-    if kind != "stacked" and equal:
+    critic = Batched("nb", 2)
+    if equal:
         critic.critics[1].load_state_dict(critic.critics[0].state_dict())
     optimizer = torch.optim.Adam(critic.parameters(), 1e-3)
     movements = Movements({"critic": critic}, {"critic": optimizer})
     for _ in range(30):
         x = torch.randn(8, 3)
         optimizer.zero_grad()
-        (critic(x) if kind == "stacked" else critic(x[:, :2], x[:, 2:])).square().sum().backward()
+        critic(x[:, :2], x[:, 2:]).square().sum().backward()
         optimizer.step()
     assert faults(movements) == ({"moved_twins_equal"} if equal else set())
+
+
+BETWEEN_STEPS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "entries clipped": (lambda p: p.clamp_(-0.1, 0.1), True),
+    "one norm": (lambda p: p.div_(p.norm()), True),
+    "rows of one norm": (lambda p: p.div_(p.norm(dim=-1, keepdim=True)), True),
+    "rows of a largest norm": (lambda p: p.renorm_(2, 0, 0.1), True),
+    "smaller": (lambda p: p.mul_(0.999), False),
+    "nearer to another": (lambda p: p.lerp_(torch.ones_like(p), 1e-3), False),
+    "noise": (lambda p: p.add_(1e-4 * torch.randn_like(p)), False),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN_STEPS)
+def test_weights_that_are_projected_after_a_step_are_nobody_elses(name):
+    torch.manual_seed(0)
+    policy, (change, sound) = nn.Linear(4, 8, bias=False), BETWEEN_STEPS[name]
+    optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
+    movements = Movements({"actor": policy}, {"actor": optimizer})
+    for _ in range(UPDATES):
+        optimizer.zero_grad()
+        (policy(torch.randn(8, 4)) - 0.5).square().mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            change(policy.weight)
+    assert faults(movements) == (set() if sound else {"moved_between"})
 
 
 def fitted(
@@ -284,7 +297,7 @@ def test_while_it_is_off_hooks_return_at_once():
     loop = Loop()
     movements = declared(loop, on=lambda: False)
     loop.run(None, 5)
-    assert not movements.looks and not movements._passes
+    assert not movements.looks and movements._pass is None
     assert movements.steps == {"critic": 10, "actor": 5}
 
 
@@ -389,7 +402,7 @@ def test_what_a_copy_does_is_not_looked_at():
     movements = declared(loop)
     twin = copy.deepcopy(loop.policy)
     twin(torch.randn(2, 2)).sum().backward()
-    assert not movements._passes
+    assert movements._pass is None
 
 
 @pytest.mark.parametrize("networks, optimizers, words", [

@@ -31,19 +31,11 @@ def emptied() -> torch.optim.Optimizer:
     return optimizer
 
 
-class FullyShardedDataParallel(nn.Linear):
-    """By its name: real ones need a process group."""
-
-
 SPLIT = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta"))
 REFUSED: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("policy is a function, expected a torch.nn.Module", lambda: {"policy": lambda s: s}),
     ("policy has no trainable parameter", lambda: {"policy": net().requires_grad_(False)}),
     ("policy has lazy parameters", lambda: {"policy": nn.LazyLinear(2)}),
-    ("policy has complex parameters: hold their real",
-     lambda: {"policy": nn.Linear(2, 2, dtype=torch.complex64)}),
-    ("policy has sharded parameters .*probe a whole replica",
-     lambda: {"policy": nn.Sequential(FullyShardedDataParallel(2, 2))}),
     (".*mark the closure's backward pass",
      lambda: {"policy": (own := net()), "optimizer": torch.optim.LBFGS(own.parameters())}),
     (r"critic is given without a task.*probe.networks", lambda: {"critic": nn.Linear(3, 1)}),
@@ -74,7 +66,7 @@ def test_bad_arguments_are_refused_in_one_line(words, given):
 
 def test_a_file_that_is_there_is_not_written_over(tmp_path):
     (tmp_path / "run.h5").write_text("mine")
-    with pytest.raises(InputError, match=r"run\.h5, which holds a run already.*resume=True") as e:
+    with pytest.raises(InputError, match=r"run\.h5, which holds a run already: choose") as e:
         gradlab.Probe(net(), log=tmp_path / "run.h5")
     assert (tmp_path / "run.h5").read_text() == "mine" and "--" not in str(e.value)
 

@@ -203,7 +203,7 @@ FILED = ("Journal.", "_File.", "log.", "gradlab.runs.probe.")
 # Nothing is said where saying fails, where a check is undecided then, nor about an origin of NaN.
 SILENT = (
     "isolation.warn", "LoopChecks.rest", "Movements.close", "Movements.own", "Movements._owner",
-    "moved._waits", "Finder._look", "Finder.found", "origin.", "loop.origin",
+    "moved._waits", "origin.", "loop.origin",
     "Passes.lost", "passes.by_row",
 )  # fmt: skip
 

@@ -236,42 +236,18 @@ class Tanh(nn.Module):
 
 
 @pytest.mark.parametrize("planted", [True, False])
-@pytest.mark.parametrize(
-    "kind, words", [("dead path", "first.weight, first.bias"), ("dead inputs", "(1)")]
-)
-def test_a_detached_layer_and_an_input_of_zeros_are_told_with_their_tensors(kind, words, planted):
+def test_a_detached_layer_is_told_with_its_tensors(planted):
     torch.manual_seed(0)
-    policy = Tanh(detached=planted and kind == "dead path")
+    policy = Tanh(detached=planted)
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
 
     def loss(step: int) -> torch.Tensor:
-        state = torch.randn(8, 3)
-        state[:, 1] *= not (planted and kind == "dead inputs")
-        return (policy(state) - 1).square().sum()
+        return (policy(torch.randn(8, 3)) - 1).square().sum()
 
     probe = probed(policy, optimizer)
     looped(policy, optimizer, probe, 200, loss)
-    told = [each.message for each in probe.alarms if each.code == kind]
-    assert bool(told) == planted and all(words in each for each in told)
-
-
-@pytest.mark.parametrize("since, expected", [(0, True), (120, False), (200, False)])
-def test_a_deviation_behind_a_clamp_with_exchanged_bounds_is_told(since, expected):
-    """It is fixed at the lower bound, and its half of the last layer never moves; one that comes to
-    a bound later, as a saturated action does, is none of this kind."""
-    torch.manual_seed(0)
-    policy = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4))
-    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-
-    def loss(step: int) -> torch.Tensor:
-        mean, log_std = policy(torch.randn(8, 3)).chunk(2, -1)
-        log_std = log_std.clamp(2, -5) if step >= since else log_std.clamp(-5, 2)
-        return (mean + log_std.exp() * torch.randn(8, 2) - 1).square().sum() - log_std.sum()
-
-    probe = probed(policy, optimizer)
-    looped(policy, optimizer, probe, 200, loss)
-    told = [each.message for each in probe.alarms if each.code == "dead outputs"]
-    assert bool(told) == expected and all("2 of 4 rows" in each for each in told)
+    told = [each.message for each in probe.alarms if each.code == "dead path"]
+    assert bool(told) == planted and all("first.weight, first.bias" in each for each in told)
 
 
 # False alarms stay below the stated rate over a whole run.

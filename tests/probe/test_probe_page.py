@@ -87,7 +87,7 @@ def test_a_run_without_a_task_says_how_to_measure(tmp_path):
     found = load(written(tmp_path / "run.h5", rows, horizon=None, task=""))
     assert names(found) == {
         "signal_share", "grad_norm", "update_ratio", "layer_norm", "saturation", "attenuation",
-        "share", "critic_loss",
+        "share",
     }  # fmt: skip
     text = page_of(found)
     assert "gradlab.Probe(…, task=…, critic=…)" in text and "none given" in text

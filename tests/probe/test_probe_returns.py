@@ -243,7 +243,6 @@ def test_the_light_follows_the_return(means, light, said, tmp_path):
         ([0.0, 9.0, 2.0], "choose", "99.8%). Since the first window the return rose by 2 (CI"),
         ([0.0, 1.0, 9.0, 8.0], "act", "Since the first window the return rose by 8"),
         ([0.0, 1.0, -9.0], "choose", "Since the first window the return fell"),
-        ([0.0, 5.0, 5.0, 3.8], "choose", "Over the last 16 updates the return fell by 1.2 (CI"),
     ],
 )
 def test_a_window_of_few_updates_is_no_advice(means, light, said, tmp_path):
@@ -252,7 +251,7 @@ def test_a_window_of_few_updates_is_no_advice(means, light, said, tmp_path):
     shown = told(tmp_path, returns=rows)
     found = shown.field("return")
     assert shown.light == light and said in found and "windows" not in found
-    assert ("Over the last" in found) == (means[-1] == 3.8)
+    assert "Over the last" not in found
 
 
 def test_a_window_says_how_many_episodes_it_has(tmp_path):

@@ -30,8 +30,8 @@ def test_a_schedule_beyond_its_end_is_named(kind):
         return policy(torch.randn(8, 2)).square().sum()
 
     small_loops.looped(policy, optimizer, probed(policy, optimizer, rows), 120, loss)
-    (found,) = told(rows, "learning rate below 0")
-    assert found["update"] == 100 and "Does the schedule go on" in found["findings/message"]
+    (found,) = told(rows, "settings")
+    assert found["update"] == 100 and "`lr` of the optimiser of actor" in found["findings/message"]
 
 
 def test_gradients_thrown_away_without_a_step_are_told():
@@ -44,7 +44,7 @@ def test_gradients_thrown_away_without_a_step_are_told():
             policy(torch.randn(8, 2)).sum().backward()
     (found,) = told(rows)
     assert found["findings/title"] == "actor does not move"
-    assert f"{THROWN} backward passes. Call its step()" in found["findings/message"]
+    assert f"{THROWN} backward passes. Give the probe" in found["findings/message"]
 
 
 def test_updates_are_looked_at_by_the_schedule():

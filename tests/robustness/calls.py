@@ -104,8 +104,8 @@ def _stepped(step: Any, state_dim: Any, action_dim: Any, noise_dim: Any, alive: 
 
 
 def _actor_loss(policy: nn.Module, critic: Critic, states: Tensor) -> Callable[..., Tensor]:
-    def loss(*_: Any, length: int = 1) -> Tensor:
-        return -critic(states, policy(states)).mean() / length
+    def loss(*_: Any) -> Tensor:
+        return -critic(states, policy(states)).mean()
 
     return loss
 
@@ -126,7 +126,7 @@ def _handed(**parts: Any) -> None:
     names = ("critic", "target", "target_actor", "model", "temperature", "optimizers")
     probe.networks(**{name: parts.pop(name) for name in names})
     probe.losses(critic=parts.pop("loss"), discount=parts.pop("discount"))
-    noted = {name: parts.pop(name) for name in ("critic_loss", "episode_return")}
+    noted = {name: parts.pop(name) for name in ("episode_return",)}
     for k in range(21):
         probe.look(parts)
         probe.note(**noted)
@@ -203,7 +203,7 @@ def calls() -> Mapping[str, Call]:
             _probed,
             dict(
                 policy=policy, optimizer=optimizer, task=None, critic=None, log=None,
-                every=50, seed=0, env=None, resume=False, critic_alone=False,
+                every=50, seed=0, env=None, critic_alone=False,
             ),
         ),
         "Probe.networks": (
@@ -211,7 +211,7 @@ def calls() -> Mapping[str, Call]:
             dict(
                 env=Still(), critic=nn.Linear(2, 1), target=None, target_actor=None, model=None,
                 temperature=None, optimizers=None, loss=lambda batch: batch["reward"].sum(),
-                discount=0.9, critic_loss=1.0, episode_return=1.0, observation=torch.zeros(8, 2),
+                discount=0.9, episode_return=1.0, observation=torch.zeros(8, 2),
                 action=torch.zeros(8, 2), reward=torch.zeros(8), terminated=torch.zeros(8),
             ),
         ),
@@ -254,7 +254,7 @@ def calls() -> Mapping[str, Call]:
             gradlab.audit,
             dict(
                 loss=_actor_loss(policy, critic, states), actor=policy, critic=critic, model=None,
-                inputs=(), optimizer=optimizer, lengths=None, seed=0,
+                inputs=(), seed=0,
             ),
         ),
         "train": (

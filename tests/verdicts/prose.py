@@ -200,9 +200,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
     "probe": {
         "everything that is decided": lambda folder: _probed(folder),
         "thresholds inside their intervals": lambda folder: _probed(
-            folder, lyapunov=0.01, lyapunov_se=0.02, critic_gap=0.1, critic_gap_se=0.2,
-            over_data=0.1, over_data_se=0.2, weight_zero=0.5, weight_zero_low=0.4,
-            weight_zero_high=0.7, growth=0.0, growth_se=0.1,
+            folder, weight_zero=0.5, weight_zero_low=0.4, weight_zero_high=0.7,
         ),
         "a loop without a task whose return rises": lambda folder: _looped(
             folder, "vitals", "returns"
@@ -216,7 +214,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ),
         "a check that is open, and a return that rises": lambda folder: _looped(
             folder, "vitals", "returns",
-            findings=[planted_probe.answer(0, 100, "critic.level.uneven", "undecided")],
+            findings=[planted_probe.answer(0, 100, "critic.level.elsewhere", "undecided")],
         ),
         "nobody has looked at the return": lambda folder: _looped(folder, "vitals", "successive"),
     },

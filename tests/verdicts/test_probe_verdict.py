@@ -1,6 +1,6 @@
 """What a probe's run decides: planted numbers, causes before symptoms, no green without a look."""
 
-from math import exp, log, sqrt
+from math import log, sqrt
 
 import numpy as np
 import pytest
@@ -64,9 +64,8 @@ def codes(found):
 def test_what_stops_everything_comes_first_and_every_number_has_its_interval_and_n(tmp_path):
     found = verdict(load(written(tmp_path / "run.h5", everything())))
     assert codes(found) == [
-        "dead inputs", "saturated actor", "return rose", "return risen", "non-finite gradients",
-        "saturation", "batch", "moved_own", "best", "horizon", "usable", "against data", "weight",
-        "source", "critic", "Jacobians", "Jacobian drift", "doubling", "Lyapunov", "cost",
+        "dead path", "saturated actor", "return rose", "return risen", "non-finite gradients",
+        "saturation", "batch", "moved_own", "horizon", "cost",
     ]  # fmt: skip
     for each in found:
         if np.isfinite(each.low):
@@ -121,58 +120,11 @@ def test_noise_is_told_from_a_signal_that_is_not_yet_seen(said):
     assert said("batch", successive=[lost]) is said("signal", successive=[lost]) is None
 
 
-def test_usable_horizons_are_apart_from_those_that_only_may_be(measured):
-    found = measured("horizon")
-    assert found.at == "model 2–3" and found.value == 2 and found.decision == "pass"
-    cosine = np.full((4, 5), 0.9)
-    low = cosine - np.array([0, 0.1, 0.1, 0.5, 0.5])
-    mse = np.ones((4, 5))
-    ends = dict(cosine_low=low, cosine_high=cosine + 0.05, mse_low=0.9 * mse, mse_high=1.1 * mse)
-    changes = dict(cosine=cosine, mse=mse, **ends)
-
-    def usable():
-        both = (measured(code, **changes) for code in ("usable", "perhaps usable"))
-        return [None if each is None else each.at for each in both]
-
-    assert usable() == ["h = 1–2", "h = 3–4"]
-    for place, at in ((3, ["h = 1–2", "h = 4"]), (1, ["h = 2", "h = 4"])):
-        mse[1, place], ends["mse_low"][1, place] = 2.5, 2.3
-        assert usable() == at
-    ends["cosine_low"][:] = 0.5
-    assert usable() == [None, "h = 2, 4"]
-    ends["cosine_high"][:] = 0.6
-    assert measured("not usable", **changes).decision == "fail"
-
-
 @pytest.mark.parametrize(
     ("code", "changes", "decision", "value"),
     [
         ("no truth", dict(chosen_horizon=np.nan, chosen_estimator=np.nan), "undecided", None),
         ("horizon", dict(kept_low=0, kept_high=4, kept=np.ones((4, 5))), "undecided", 2),
-        ("against data", dict(over_data=log(0.25), over_data_se=0.1), "pass", 0.25),
-        ("against data", dict(over_data=log(4.0), over_data_se=0.1), "fail", 4),
-        ("against data", dict(over_data=log(1.2), over_data_se=0.5), "undecided", 1.2),
-        ("against data", dict(over_data=5.0, over_data_se=1000.0), "undecided", exp(5)),
-        ("weight", dict(weight_zero=0.2, weight_zero_low=0.1, weight_zero_high=0.3), "pass", 0.2),
-        ("weight", dict(weight_zero=0.8, weight_zero_low=0.7, weight_zero_high=0.9), "pass", 0.8),
-        ("weight", dict(weight_zero=0.5, weight_zero_low=0.2, weight_zero_high=0.9), "undecided",
-         0.5),
-        ("source", dict(critic_gap=0.5), "pass", 0.5),
-        ("source", dict(critic_gap=-0.5), "pass", 0.5),
-        ("source", dict(critic_gap=0.1), "undecided", 0.1),
-        ("critic", dict(value=-50.0), "pass", -50),
-        ("critic", dict(value=150.0), "fail", 150),
-        ("critic", dict(value=-150.0), "fail", -150),
-        ("critic", dict(value=-100.5), "undecided", -100.5),
-        ("doubling", {}, "pass", log(2) / log(1.5)),
-        ("doubling", dict(growth_evidence=1.0), "pass", log(2) / log(1.5)),
-        ("power law", dict(growth_evidence=-40.0), "pass", log(1.5)),
-        ("growth", dict(growth=0.01), "undecided", 0.01),
-        ("Lyapunov", dict(lyapunov=0.05), "pass", 0.05),
-        ("Lyapunov", dict(lyapunov=-0.05), "pass", -0.05),
-        ("Lyapunov", dict(lyapunov=0.005), "undecided", 0.005),
-        ("Jacobians", dict(jacobian_error=-np.inf), "pass", 0),
-        ("lost Jacobians", dict(jacobian_nonfinite=3, starts_lost=2), "fail", 3),
     ],
 )  # fmt: skip
 def test_a_measurement_says_what_was_planted_and_whether_it_is_decided(
@@ -181,20 +133,6 @@ def test_a_measurement_says_what_was_planted_and_whether_it_is_decided(
     found = measured(code, **changes)
     assert found.decision == decision and "inf" not in found.said
     assert value is None or found.value == pytest.approx(value)
-    assert found.subject == {-0.5: "the model", 0.5: "the critic"}.get(
-        changes.get("critic_gap"), found.subject
-    )
-
-
-def test_jacobians_are_judged_against_the_first_measurement(said, measured):
-    rows = [measurement(100, error=0.1), measurement(400, error=0.2)]
-    found = said("Jacobian drift", measured=rows)
-    assert found.decision == "fail" and found.value == pytest.approx(2)
-    same = [measurement(100, error=0.2), measurement(400, error=0.2)]
-    assert said("Jacobian drift", measured=same).decision == "pass"
-    vague = [each | {"jacobian_error_se": 0.1} for each in same]
-    assert said("Jacobian drift", measured=vague).decision == "undecided"
-    assert measured("Jacobians", jacobian_error=np.nan) is None
 
 
 @pytest.mark.parametrize("starts", [FEWEST // 2, FEWEST])
@@ -203,7 +141,7 @@ def test_what_rests_on_intervals_decides_from_enough_starts_only(tmp_path, start
         load(written(tmp_path / "run.h5", {"measured": [measurement(4, starts=starts)]}))
     )
     resting = [each for each in found if each.code in OF_INTERVALS]
-    assert len(resting) > 4 and any(each.decision == "pass" for each in resting) is (
+    assert len(resting) > 0 and any(each.decision == "pass" for each in resting) is (
         starts == FEWEST
     )
 
@@ -217,35 +155,35 @@ def test_what_leaves_nothing_to_decide_is_said_first_and_alone(changes, tmp_path
     found, told = screen(run), verdict(run)
     assert found.light == "none" and [each.name for each in found.fields] == ["finding"]
     assert told[0].said == found.field("finding")
-    assert not {"best", "horizon", "against data", "weight", "source"} & {*codes(told)}
+    assert "horizon" not in codes(told)
 
 
 def test_what_is_upstream_comes_first_with_its_step_and_what_to_do(first):
-    """A frozen target makes gradients explode, and not the other way round."""
+    """A frozen target saturates the actor, and not the other way round."""
     rows = [
-        answer(0, 500, "exploding gradient"), answer(1, 400, "falling return"),
+        answer(0, 500, "saturated actor"), answer(1, 400, "falling return"),
         answer(2, 600, "moved_target_frozen", subject="target critic"),
     ]  # fmt: skip
     found = first(vitals=[window(1)], findings=rows)
     assert found.light == "none" and found.field("since") == "step 599"
     assert [each.code for each in found.rest][:3] == [
-        "moved_target_frozen", "falling return", "exploding gradient",
+        "moved_target_frozen", "falling return", "saturated actor",
     ]  # fmt: skip
-    assert found.field("also") == "falling return at step 399; exploding gradient at step 499"
+    assert found.field("also") == "falling return at step 399; saturated actor at step 499"
 
 
 def test_what_is_lost_comes_before_everything(first):
     rows = [answer(0, 500, "moved_target_frozen"), answer(1, 700, "nan.negative", subject="log")]
-    found = first(vitals=[window(1)], findings=[*rows, answer(2, 900, "non-finite at the end")])
+    found = first(vitals=[window(1)], findings=[*rows, answer(2, 900, "dead path")])
     assert found.field("finding").startswith("The log of a negative number is NaN")
     assert found.field("since") == "step 699"
     assert found.field("look at") == CODES["nan.negative"].remedy
 
 
 def test_of_equals_what_was_first_seen_comes_first(first):
-    rows = [answer(0, 700, "dead path"), answer(1, 500, "dead inputs")]
+    rows = [answer(0, 700, "stored_zero"), answer(1, 500, "stored_negated")]
     found = first(vitals=[window(1)], findings=rows)
-    assert found.field("since") == "step 499" and found.field("also") == "dead path at step 699"
+    assert found.field("since") == "step 499" and found.field("also") == "stored rows at step 699"
 
 
 def test_every_code_has_a_rank():
@@ -281,7 +219,7 @@ def test_a_saturated_actor_whose_return_rises_is_watched_and_no_fault(first):
     assert found.light == "choose" and found.field("finding").startswith(watched)
     lower = [{**row, "value": -row["value"]} for row in rows["returns"]]
     assert first(**rows | {"returns": lower}, findings=raised).light == "none"
-    more = [*raised, answer(1, 100, "exploding gradient")]
+    more = [*raised, answer(1, 100, "dead path")]
     assert first(**rows, findings=more).light == "none"
 
 
@@ -319,8 +257,7 @@ def test_the_step_is_of_the_gradient_that_the_loop_follows(tmp_path):
     found = screen(followed_run(tmp_path / "run.h5", judged(400, -0.71), findings=raised))
     assert found.field("step") == (
         "At step 399 a step along the actor's gradient lowered the return: cosine -0.71 (CI -0.81 "
-        "to -0.61), from 64 starts. The model gradient (first action) at h = 3–4 would raise it: "
-        "cosine 0.75 (CI 0.65–0.85), from 64 starts."
+        "to -0.61), from 64 starts."
     )
     assert found.field("next") == "Improve the critic if this lasts."
     assert found.light == "none" and found.figure == "cosine"

@@ -173,11 +173,6 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
     step = merged["step"]
     for name in ("grad_norm", "grad_norm_max", "update_ratio", "marked", "looked"):
         yield _rows(step, name, merged[name])
-    if "critic_loss" in run.vitals:
-        kept = np.flatnonzero(np.isfinite(run.vitals["critic_loss"]))  # where the loop noted it
-        if len(kept):
-            kept = kept[np.unique(np.linspace(0, len(kept) - 1, _WINDOWS).astype(int))]
-        yield _rows(run.vitals["step"][kept], "critic_loss", run.vitals["critic_loss"][kept])
     yield _rows(step, "nonfinite", merged["nonfinite_updates"])
     for k, place in enumerate(run.parameters):
         yield _rows(step, "layer_norm", merged["layer_norm"][:, k], place=place)
@@ -189,35 +184,28 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
 
 
 def windows(vitals: Columns, most: int = _WINDOWS) -> dict[str, _Floats]:
-    """At most about `most` rows: means over updates that were looked at, largest values, sums."""
+    """At most about `most` rows: means of numbers that are finite, largest values, sums, and the
+    last of what counts on."""
     rows = len(vitals["step"])
     begin = np.unique(np.linspace(0, rows, min(rows, most) + 1).astype(int)[:-1])
     merged = {}
     for name, values in vitals.items():
         if len(values) != rows or values.dtype.kind not in "fiu":
             continue  # a coordinate, or text
-        if name in _SUMS:
-            merged[name] = np.add.reduceat(values.astype(float), begin)
-        elif name in _LAST:
+        finite = np.isfinite(values)
+        if name in ("update", "step", "elapsed", "spent"):
             merged[name] = values[np.append(begin[1:], rows) - 1].astype(float)
         elif name == "grad_norm_max":
             merged[name] = np.fmax.reduceat(values, begin)
         else:
-            merged[name] = _means(values, vitals["looked"], begin)
+            merged[name] = np.add.reduceat(np.where(finite, values, 0.0), begin)
+            if name not in _SUMS:
+                with np.errstate(invalid="ignore"):
+                    merged[name] = merged[name] / np.add.reduceat(finite.astype(float), begin)
     return merged
 
 
 _SUMS = ("looked", "nonfinite", "nonfinite_updates", "zero", "watched")
-_LAST = ("update", "step", "own_seconds", "elapsed", "spent", "marked")
-
-
-def _means(values: _Floats, looked: _Floats, begin: NDArray[np.intp]) -> _Floats:
-    """Weighted by updates, over what is finite."""
-    weights = looked.reshape(-1, *[1] * (values.ndim - 1))
-    finite = np.isfinite(values)
-    total = np.add.reduceat(np.where(finite, values, 0.0) * weights, begin)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(total / np.add.reduceat(finite * weights, begin))
 
 
 def _successive(run: ProbeRun) -> Iterator[pd.DataFrame]:

@@ -18,16 +18,14 @@ from gradlab.findings import Finding
 from gradlab.runs.probe.results import ProbeRun, Reported
 from gradlab.runs.probe.returns import EPISODES_APART, TRAINED, WINDOW, Returns
 from gradlab.runs.probe.schema import FEWEST, HALF
-from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital
 from gradlab.verdicts.probe.findings import (
     DATA,
     MODEL,
     Seen,
-    facts_of,
     failures,
     followed,
-    longer,
+    on_the_task,
     seen,
     signal,
     verdict,
@@ -53,7 +51,7 @@ SEEN_IN = {
 # About the gradient with θ in the first action, at states that the policy visits, or what matters
 # by it alone: a loop may well follow another (θ in all actions, at replayed states).
 OF_FIRST_ACTION = (
-    "precision-limited", "diverging sensitivities", "variance doubling time", _DIRECTION,
+    "diverging sensitivities", "variance doubling time", _DIRECTION,
     "worse than without a model", "critic-dominated bias", "drifting model Jacobian",
 )  # fmt: skip
 _ENV = "pass env=make_env, or call note(episode_return=…)"
@@ -116,14 +114,10 @@ def _step(
         lights: dict[str, Light] = {"pass": "act", "fail": "none", "undecided": "choose"}
         # What was measured of one step does not outweigh what came of many.
         light: Light = "choose" if own.n < FEWEST or fell else lights[own.decision]
-        text = " ".join(each.sentence for each in (own, *longer(run)))
-        return light, text, few if own.n < FEWEST else own.remedy, "cosine"
-    facts = None if run.critic_alone else facts_of(run)
-    if facts is not None and facts.best is not None:
-        step = recommendation(facts)
-        if step.light != "none" or lately is None:
-            text = f"{step.use}: {step.gain or step.field('why')}"
-            return "choose", text, few if facts.samples < FEWEST else "", "cosine"
+        return light, own.sentence, few if own.n < FEWEST else own.remedy, "cosine"
+    best = [each for each in on_the_task(run) if each.code == "probe.horizon"]
+    if best and not run.critic_alone:
+        return "choose", best[0].sentence, few if best[0].n < FEWEST else "", "cosine"
     told = signal(run)
     text = " ".join(each.sentence for each in told if lately is None)
     return "choose", text, "", "signal_share" if told else "grad_norm"
