@@ -62,7 +62,8 @@ def mixed(profile: Profile, among: Candidates, found: Best) -> Best:
     quantity = "mse" if by == "mse" else "cosine_batch"
     one = np.eye(len(cells))
     alone = np.array([_judged(seen, each, batch, quantity).value for each in one])
-    single = one[(np.nanargmin if by == "mse" else np.nanargmax)(alone)]
+    worse = np.where(np.isfinite(alone), alone if by == "mse" else -alone, np.inf)
+    single = one[int(worse.argmin())]
     shares = fitted_shares(seen, batch, by)
     ours, theirs = (_judged(unseen, each, batch, quantity) for each in (shares, single))
     judges = _judges(profile, grams, unseen)

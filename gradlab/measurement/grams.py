@@ -121,7 +121,7 @@ def group_blocks(group: Tensor, size: int) -> Iterator[slice]:
 
 FOLDS = 2
 _HORIZONS = 8  # of one estimator, whose explicit gradients keep inner products: a tenth of the time
-_CELLS = 32  # of all of them together: what is kept grows with their square
+_CELLS = 24  # of all of them together, beside the best ones: products grow with their square
 SAMPLES = 128  # whose costates are held at once
 BYTES = 3e7  # of explicit gradients that are held at once: they stay in cache
 
@@ -136,7 +136,6 @@ def folds_of(begin: Starts) -> tuple[Tensor, NDArray[np.int64]]:
 def kept_cells(
     cells: Mapping[Cell, Moments],
     longest: int,
-    among: int,
     batch: int,
     given: Collection[int] | None = None,
 ) -> list[Cell]:
@@ -144,15 +143,16 @@ def kept_cells(
     each estimator's best by error at batch size N′, by gain and by one batch's direction.
 
     Args:
-        among: how many estimators share their truth; given: horizons in the place of these.
+        given: horizons in the place of these.
     """
     if given is not None:
         return [cell for cell in cells if cell[1] in given]
-    count = max(min(_HORIZONS, _CELLS // max(among, 1)), 2)
+    names = {name for name, _ in cells}
+    count = max(min(_HORIZONS, _CELLS // max(len(names), 1)), 2)
     kept = {round(n) for n in np.linspace(0, longest, count).tolist()}
     chosen = {cell for cell in cells if cell[1] in kept}
     found = {cell: estimates(moments, batch) for cell, moments in cells.items()}
-    for name, quantity in product({name for name, _ in cells}, ("mse", "gain", "cosine_batch")):
+    for name, quantity in product(names, ("mse", "gain", "cosine_batch")):
         sign = -1 if quantity == "mse" else 1
         values = {
             cell: sign * each[quantity].value

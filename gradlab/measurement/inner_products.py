@@ -28,7 +28,7 @@ from gradlab.measurement.grams import (
     kept_cells,
 )
 from gradlab.progress import Progress, silent
-from gradlab.statistics.grams import Kernels
+from gradlab.statistics.grams import Cell, Kernels
 from gradlab.statistics.moments import Moments
 from gradlab.truth.truth import Truth
 
@@ -80,7 +80,7 @@ def estimator_moments(
     true = None
     first = {name: estimator for name, estimator in chosen.items() if not estimator.way.all_actions}
     if first:
-        (sources, jacobian), T = first_action_sources(first, setting, 1, others), None
+        (sources, jacobian), T = first_action_sources(first, setting, 1, others, progress), None
         if truth.first is not None:
             G = truth.first.gradients * begin.weight[:, None]
             true = (jacobian.T @ G[None])[0] / len(G)
@@ -98,7 +98,7 @@ def estimator_moments(
     for kind, (sources, T) in kinds.items():
         found = moments_of(sources, policy, begin, T, progress)
         cells, means = cells | found[0], means | found[1]
-        products = kept_cells(found[0], setting.horizon, len(sources), batch, kept)
+        products = kept_cells(found[0], setting.horizon, batch, kept)
         if products:
             kernels.append(explicit_kernels(kind, sources, products, begin, T))
     return in_order(chosen, cells, tuple(kernels), means, true, begin, len(begin.states))
@@ -158,6 +158,7 @@ def first_action_sources(
     setting: Setting,
     visits: int,
     other_critics: OtherCritics,
+    progress: Progress,
 ) -> tuple[list[TermSource], PolicyJacobian]:
     """Gradients with θ in the first action, at the visits of starts, and the one J that they share.
 
@@ -169,19 +170,26 @@ def first_action_sources(
     jacobian = policy_jacobian(setting.policy, setting.starts.states, noise)
     sample = torch.arange(jacobian.samples).reshape(-1, visits).T
 
-    def source(name: str, estimator: Estimator) -> TermSource:
+    together: dict[int, list[tuple[list[Cell], list[Tensor]]]] = {}  # by the number of critics
+    for done, (name, estimator) in enumerate(chosen.items()):
+        progress("estimators", done, len(chosen))
         several, horizons = (estimator, *other_critics.get(name, ())), tuple(horizons_of(estimator))
-        costates = [  # [K, visits, n, da]
-            first_costates(one, asked.over(horizons)).unflatten(1, (-1, visits)).transpose(1, 2)
-            for one in several
+        costates = [first_costates(one, asked.over(horizons)) for one in several]
+        cells = [(name, n) for n in horizons]
+        together.setdefault(len(several), []).append((cells, costates))
+
+    def source(members: list[tuple[list[Cell], list[Tensor]]]) -> TermSource:
+        cells = tuple(cell for cells, _ in members for cell in cells)
+        costates = [  # [K, visits, n, da] with each critic
+            torch.cat(parts).unflatten(1, (-1, visits)).transpose(1, 2)
+            for parts in zip(*(several for _, several in members), strict=True)
         ]
 
         def rows(block: slice) -> list[CostateTerms]:
             some = jacobian.rows(sample[:, block].flatten())
-            ends = (visits - 1,) * len(horizons)
+            ends = (visits - 1,) * len(cells)
             return [CostateTerms(x[:, :, block], some, ends) for x in costates]
 
-        cells = tuple((name, n) for n in horizons)
-        return TermSource(cells, rows, visits, several=len(several) > 1)
+        return TermSource(cells, rows, visits, several=len(costates) > 1)
 
-    return [source(name, estimator) for name, estimator in chosen.items()], jacobian
+    return [source(members) for members in together.values()], jacobian

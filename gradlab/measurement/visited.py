@@ -76,10 +76,10 @@ def objective_moments(
         at = visited(setting, steps_beside(setting, truth), samples, truth)
         there = replace(setting, starts=at)
         check_rollouts(there, setting.horizon)
-        sources += first_action_sources(visiting, there, samples, {})[0]
+        sources += first_action_sources(visiting, there, samples, {}, progress)[0]
     rows = None if T is None else T.__getitem__
     cells, means = moments_of(sources, setting.policy, begin, rows, progress)
-    products = kept_cells(cells, setting.horizon, len(chosen), batch, kept)
+    products = kept_cells(cells, setting.horizon, batch, kept)
     repeats = samples if visiting else 1
     kernels = explicit_kernels("objective", sources, products, begin, rows, repeats)
     true = None if T is None else T.mean(dim=0)

@@ -266,32 +266,15 @@ def all_action_remainder(
     A loop that has converged still visits states, and each adds γᵗ J_θπ(s_t)ᵀ λ_t: at a resting
     point or in process noise the sum goes on to grow like 1 − γᵀ, which this extrapolates.
     """
-    G, mean = long_and_short(linear, policy, horizon, discount)
-    return G, left_out(G.mean(dim=0), mean, horizon, discount)
-
-
-def left_out(long: Tensor, short: Tensor, horizon: int, discount: float) -> float:
-    """What more steps would add to the mean gradient [P] of T steps, from that of 3T/4."""
-    left = discount ** (horizon - _shorter(horizon))
-    return float((long - short).norm()) * left / (1 - left)
-
-
-def long_and_short(
-    linear: Trajectory, policy: nn.Module, horizon: int, discount: float
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the T-step return [N, P], and the mean one of the first 3T/4 steps [P]."""
-    m, n = _shorter(horizon), len(linear.path.group)
+    m, n = 3 * horizon // 4, len(linear.path.group)
     long, short = _costates(linear, (horizon, m), discount)
     parts, mean = [], long.new_zeros(1)
     for rows, jacobian in _jacobians(linear, policy, horizon):
         parts.append(jacobian.gradients(long[:horizon, rows]))
         some = short[:m, rows].reshape(1, -1, short.shape[2])
         mean = mean + (jacobian.rows(slice(0, some.shape[1])).T @ some)[0] / n
-    return torch.cat(parts), mean
-
-
-def _shorter(horizon: int) -> int:
-    return 3 * horizon // 4
+    G, left = torch.cat(parts), discount ** (horizon - m)
+    return G, float((G.mean(dim=0) - mean).norm()) * left / (1 - left)
 
 
 def _costates(linear: Trajectory, horizons: tuple[int, ...], discount: float) -> Tensor:
