@@ -239,39 +239,9 @@ def cosine(value: float, decimals: int = 2) -> str:
     return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
-def cosines(value: float, low: float, high: float) -> tuple[str, str]:
-    """A cosine and the two ends of its interval; an end within rounding of ±1 is left open."""
-    if high >= 0.995:
-        return cosine(value), f"above {min(low, 0.99):.2f}" if low > -0.995 else "anywhere"
-    if low <= -0.995:
-        return cosine(value), f"below {max(high, -0.99):.2f}"
-    return with_ends(value, low, high, cosine)
-
-
 def turned(value: float, low: float, high: float) -> str:
     """0.97 (CI 0.95–0.98), of a cosine"""
-    number, ends = cosines(value, low, high)
-    return f"{number} (CI {ends})"
-
-
-def ratio(value: float, low: float, high: float, more: str = "") -> str:
-    """3.2× (CI 2.1–4.9); of an interval over decades one end: "at least 1.7×"; of one that holds 1,
-    both: "between 0.021× and 3×".
-
-    Args:
-        more: text behind the interval, in the same brackets.
-    """
-    rest = f", {more}" if more else ""
-    if isfinite(high) and low > 0 and high <= 10 * low:
-        return with_interval(value, low, high, "×", more)
-    ends = "unknown"
-    if low > 1:
-        ends = f"at least {times(low)}"
-    elif high < 1:
-        ends = f"at most {times(high)}"
-    elif low > 0 and isfinite(high):
-        ends = f"between {times(low)} and {times(high)}"
-    return f"{ends} (95%{rest})"
+    return with_interval(value, low, high, write=cosine)
 
 
 def span(low: float, high: float) -> str:

@@ -126,7 +126,7 @@ class Compare:
     """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]
-    """Two or more measurements or training runs, or the folder of a sweep."""
+    """Two measurements, or two or more training runs, or the folder of a sweep."""
     output: Annotated[Path, arg(metavar="PAGE.html")] = Path("runs/comparison.html")
     """Where the page is written."""
     explain: arguments.Explain = False

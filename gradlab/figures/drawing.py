@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from gradlab.figures import style
@@ -20,7 +19,7 @@ from gradlab.figures.style import MUTED, PAPER, TICKS, Look
 from gradlab.runs.identity import Identity, by_known_name
 
 Numbers = NDArray[np.float64]
-POINTS = 2  # values that make no curve
+_POINTS = 2  # values that make no curve
 _SPREAD = 30.0  # largest over median size from which an axis is bent
 _WIDE, _MOST = 1e6, 1e250  # times the largest value; what a logarithmic axis with a margin holds
 
@@ -66,15 +65,6 @@ def curve_of(rows: pd.DataFrame, x: str, columns: Sequence[str] = _VALUE) -> Cur
     """Rows as a curve over a column, with its interval."""
     rows = rows.sort_values(x)
     return Curve(*(rows[name].to_numpy(float) for name in (x, *columns)))
-
-
-def percent_axis(ax: Axes) -> Axes:
-    """Shares as percentages, on the ticks that `dress` chose."""
-    label = FuncFormatter(lambda value, _: f"{100 * value:g} %")
-    ax.yaxis.set_major_formatter(label)
-    if not isinstance(ax.yaxis.get_minor_formatter(), NullFormatter):
-        ax.yaxis.set_minor_formatter(label)
-    return ax
 
 
 def estimators(table: pd.DataFrame) -> list[str]:
@@ -131,7 +121,7 @@ def draw(
             ax.annotate("", (x, y), (0, -15), textcoords="offset points", arrowprops=arrow)
             ax.plot(x, y, marker=look.marker or "o", markersize=5, color=look.colour,
                     markerfacecolor=PAPER)  # fmt: skip
-    points = len(value) <= POINTS
+    points = len(value) <= _POINTS
     ax.plot(
         line.horizon, value, label=look.label, color=look.colour, linewidth=width,
         linestyle="none" if points else look.dash, marker=look.marker or ("o" if points else ""),
@@ -152,14 +142,10 @@ def _band(ax: Axes, x: Numbers, low: Numbers, high: Numbers, look: Look, alpha: 
                     label=f"_{look.label}")  # fmt: skip
 
 
-def has_bounds(lines: Sequence[Curve | None]) -> bool:
-    """Is there a point that a logarithmic axis shows as "at most"?"""
-    return any(line is not None and bool((line.value <= 0).any()) for line in lines)
-
-
 def log_notes(lines: Sequence[Curve]) -> list[str]:
     """What a logarithmic axis does not show of these, in words."""
-    notes = ["open marker: at most so much (upper end of 95%)"] if has_bounds(lines) else []
+    bounds = any(bool((line.value <= 0).any()) for line in lines)
+    notes = ["open marker: at most so much (upper end of 95%)"] if bounds else []
     highs = [(each.on_logarithmic().high, each.high) for each in lines]
     cut = any(bool((~np.isfinite(shown) & ~np.isnan(high)).any()) for shown, high in highs)
     return [*notes, "no band: the interval has no upper end"] if cut else notes
@@ -185,17 +171,6 @@ def bent(ax: Axes, sizes: Numbers) -> list[str]:
     ax.set_yscale("symlog", linthresh=bend)
     ax.yaxis.set_major_formatter(TICKS)
     return [f"axis: linear within ± {bend:g}, logarithmic beyond"]
-
-
-def ratio_axis(ax: Axes) -> None:
-    """Logarithmic around a line at 1, with room on both sides; says so where nothing was drawn."""
-    if not ax.lines:
-        nothing(ax, "not known to be above 0 in both")
-        return
-    ax.axhline(1.0, color=MUTED, lw=1.0)
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ax.set_ylim(min(low, 0.8), max(high, 1.25))
 
 
 def nothing(ax: Axes, why: str) -> None:

@@ -173,7 +173,6 @@ def sample_norm(
     return ax
 
 
-# A cause's marker stands for its hatch where it is a bar.
 _CAUSES: Mapping[str, Look] = {
     "states": Look("states", MUTED, (0, (7, 2.5)), "v"),
     "A": Look("∂f/∂s", style.BLUE, "-", "o"),
@@ -185,12 +184,16 @@ _CAUSES: Mapping[str, Look] = {
 
 
 def ledger(table: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "model") -> Axes:
-    """Shapley shares of one estimator's squared bias at every attributed horizon."""
+    """Shapley shares of one estimator's squared bias at every attributed horizon; below 0 where a
+    cause hides another."""
     rows, name = _attributed(table, estimator)
+    rows = rows[(rows["kind"] == "shapley") & np.isfinite(rows["fraction"].astype(float))]
+    ends = dict(zip(ENDS, ("fraction", "fraction_low", "fraction_high"), strict=True))
+    rows = rows.assign(output=rows["horizon"], **{to: rows[of] for to, of in ends.items()})
     return bars(
-        rows[rows["kind"].isin(["shapley", "total"])], ax, "Where the squared bias comes from",
-        "part of the sizes of all shares", parts=_CAUSES,
-        notes=[name, "1 = the sizes of all shares together; black line: the total"],
+        {look: rows[rows["cause"] == cause] for cause, look in _CAUSES.items()}, ax,
+        "Where the squared bias comes from", "share of the squared bias", percent=True,
+        along="horizon n [steps]", notes=[name, "bar: 95%"],
         empty=f"nothing attributed for the estimator {style.plain(estimator)}",
     )  # fmt: skip
 
@@ -216,11 +219,11 @@ def entries(
     column = "fraction" if positive else "value"
     of_states = rows["cause"] == "states"
     rest = rows.loc[of_states & (rows["kind"] == "shapley"), column].sum()
-    written = signed(f"{rest:.0%}") if positive else style.tick(float(f"{rest:.2g}"))
+    written = signed(f"{rest:.0%}" if positive else f"{rest:.2g}")
     return matrix(
         rows[~of_states & (rows["kind"] == "entry")], ax, "Which derivative makes the squared bias",
         "share of the squared bias" if positive else "squared gradient norms", value=column,
-        percent=positive,
+        percent=positive, least=0.005 * positive,
         notes=[f"{name}, h = {horizon}; beside the map: {written} from the states",
                *([] if positive else ["the total is not distinguishable from zero"]),
                "empty: exactly 0; hatched: negative"],

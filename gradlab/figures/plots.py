@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import cycle
 from math import inf, isfinite
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm, to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve, Numbers
@@ -26,9 +24,6 @@ _OPACITIES = (0.1, 0.22, 0.36, 0.5, 0.85, 1.0)
 _FULL = 4  # from this tint on numbers are written in the colour of the paper
 _WORDY = 120  # entries up to which each shows its number
 _MOST, _LEVEL = 24, 5  # names beside a map; of them, beyond which they are slanted
-_LEAST = 1e-2  # of the largest size: smaller numbers are not written into a map of signs
-_SIGNED = 0.8  # opacity of the largest size: numbers stand out from it in both schemes
-_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
 
 
 def rows(table: pd.DataFrame, section: str, quantity: str, **where: str) -> pd.DataFrame:
@@ -140,10 +135,20 @@ def lines(
     _levels(ax, {label: at for label, at in within.items() if bottom < at < top})
     style.dress(ax, title, unit, notes, along=along)
     if percent:
-        drawing.percent_axis(ax)
+        _percent(ax)
     if any((line.horizon % 1).any() for line in shown):
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8))
     return ax
+
+
+def _percent(ax: Axes) -> None:
+    """Shares as percentages, on the ticks that `dress` chose."""
+    for write, setting in (
+        (ax.yaxis.get_major_formatter(), ax.yaxis.set_major_formatter),
+        (ax.yaxis.get_minor_formatter(), ax.yaxis.set_minor_formatter),
+    ):
+        if not isinstance(write, NullFormatter):
+            setting(lambda value, _: signed(f"{100 * value:g} %"))
 
 
 def _levels(ax: Axes, heights: Mapping[str, float]) -> None:
@@ -168,21 +173,30 @@ def _mark_smallest(ax: Axes, line: Curve, colour: str, label: str, kept: Collect
         ax.add_line(star)
 
 
-def marks(
-    series: Series, ax: Axes | None = None, title: str = "", unit: str = "", *, along: str,
-    level: float = 0.0, percent: bool = False, least: float = -inf, notes: Sequence[str] = (),
-    empty: str = "no numbers",
+def bars(
+    table: pd.DataFrame | Series, ax: Axes | None = None, title: str = "", unit: str = "", *,
+    by: str = "cause", along: str = "", level: float = 0.0, percent: bool = False,
+    least: float = -inf, notes: Sequence[str] = (), empty: str = "no numbers",
 ) -> Axes:  # fmt: skip
-    """Values with their intervals, side by side for every output. `least`: where the axis ends."""
+    """Values with their intervals, side by side for every entry of the column `output`.
+
+    Args:
+        table: long; or the rows of every series by its look. by: the column of series.
+        level: where nothing changes; percent: values are shares; least: where the axis ends.
+    """
     ax = style.new_axes() if ax is None else ax
-    names = list(dict.fromkeys(str(name) for each in series.values() for name in each["output"]))
-    for k, (look, each) in enumerate(series.items()):
+    if isinstance(table, pd.DataFrame):
+        looks = style.looks([str(name) for name in dict.fromkeys(table[by])])
+        table = {look: table[table[by] == name] for name, look in looks.items()}
+    ax = style.new_axes() if ax is None else ax
+    names = list(dict.fromkeys(str(name) for each in table.values() for name in each["output"]))
+    for k, (look, each) in enumerate(table.items()):
         value, low, high = (each[name].to_numpy(float) for name in ENDS)
         place = np.array([names.index(str(name)) for name in each["output"]], dtype=float)
-        place += _APART * (k / max(len(series) - 1, 1) - 0.5)
+        place += _APART * (k / max(len(table) - 1, 1) - 0.5)
         ends = np.abs(np.nan_to_num([value - low, high - value], posinf=0.0, neginf=0.0))
-        ax.errorbar(place, value, yerr=ends, fmt=look.marker, color=look.colour, label=look.label,
-                    markersize=5, capsize=3)  # fmt: skip
+        ax.errorbar(place, value, yerr=ends, fmt=look.marker or "o", color=look.colour,
+                    label=look.label, markersize=5, capsize=3)  # fmt: skip
     if not names:
         drawing.nothing(ax, empty)
     style.dress(ax, title, unit, notes, along=along)
@@ -194,69 +208,22 @@ def marks(
             ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9,
                       labelcolor=INK)  # fmt: skip
         if percent:
-            drawing.percent_axis(ax)
-    return ax
-
-
-def bars(
-    table: pd.DataFrame, ax: Axes | None = None, title: str = "", unit: str = "", *,
-    parts: Mapping[str, Look] | None = None, by: str = "cause", total: str = "total",
-    x: str = "horizon", notes: Sequence[str] = (), empty: str = "no numbers",
-) -> Axes:  # fmt: skip
-    """Shares as a waterfall for every x, in sizes of all shares together: each bar begins where the
-    one before it ends. Where the total is not shown to be above 0 they are lighter.
-
-    Args:
-        parts: the groups of the column `by`, in order; None: as they come.
-        total: the group with the sum, a black line.
-    """
-    ax = style.new_axes() if ax is None else ax
-    if table.empty:
-        drawing.nothing(ax, empty)
-        return style.dress(ax, title)
-    parts = parts or style.looks([x for x in dict.fromkeys(table[by]) if x != total])
-    places, lost, width = sorted(set(table[x])), list[str](), 0.86 / len(parts)
-    bars = [*zip(parts.items(), cycle(_HATCHES), strict=False)]
-    for (_, look), hatch in bars:  # the legend, never faint
-        ax.bar(0, 0, color=look.colour, edgecolor=PAPER, hatch=hatch, label=look.label)
-    for place, at in enumerate(places):
-        values = table[table[x] == at].set_index(by)[ENDS].astype(float)
-        shares = values / (values.loc[[*parts], "value"].abs().sum() or 1.0)
-        faint = 1.0 if values.loc[total, "ci_low"] > 0 else 0.4
-        lost += [str(at)] * (faint < 1)
-        base, middle = 0.0, place - 0.43 - 0.5 * width
-        for (part, look), hatch in bars:
-            height, low, high = shares.loc[part]
-            if middle > place - 0.43:
-                ax.plot([middle, middle + width], [base, base], color=MUTED, lw=0.6, alpha=faint)
-            middle += width
-            ax.bar(middle, height, width, bottom=base, color=look.colour, edgecolor=PAPER,
-                   linewidth=0.4, hatch=hatch, alpha=faint)  # fmt: skip
-            if np.isfinite(high - low) and high > low:
-                ends = [base + low, base + high]
-                ax.plot([middle, middle], ends, color=INK, lw=1.0, alpha=faint)
-            base += height
-        mark = [shares.loc[total, "value"]] * 2
-        ax.plot([place - 0.47, place + 0.47], mark, color=INK, lw=1.8, alpha=faint)
-    ax.axhline(0, color=MUTED, linewidth=0.8)
-    lighter = f"lighter: total not distinguishable from zero, h = {', '.join(lost)}"
-    style.dress(ax, title, unit, [*notes, *([lighter] if lost else [])])
-    ax.set_xticks(range(len(places)), [str(at) for at in places])
-    ax.set_xlim(-0.6, len(places) - 0.4)
+            _percent(ax)
     return ax
 
 
 def matrix(
     table: pd.DataFrame, ax: Axes | None = None, title: str = "", unit: str = "", *,
-    value: str = "value", percent: bool = False, decades: float = 0, least: float = 0,
+    value: str = "value", percent: bool = False, decades: float = 2, least: float = 0,
+    apart: bool = False, along: str = "input", down: str = "output",
     notes: Sequence[str] = (), empty: str = "no numbers",
 ) -> Axes:  # fmt: skip
-    """Output by input as a map with numbers: of signs, hatched where negative and empty where 0.
+    """Output by input as a map with numbers, hatched where negative and empty where 0.
 
     Args:
         value: the column; unit: a note; percent: values are shares.
-        decades: of sizes, as tints from the palest to the fullest, a line before the last output
-            and the inputs beyond it; least: smaller ones are "~0".
+        decades: of sizes, as tints from the palest to the fullest; least: smaller ones are "~0".
+        apart: a line before the last output and the inputs beyond it; along, down: the axes.
     """
     ax = style.new_axes() if ax is None else ax
     if table.empty:
@@ -264,60 +231,26 @@ def matrix(
         return style.dress(ax, title)
     wide = table.pivot_table(value, "output", "input", "sum", sort=False)
     outputs, inputs = ([str(name) for name in each] for each in (wide.index, wide.columns))
-    values = wide.to_numpy(float)
-    if decades:
-        tinted(ax, values, decades, least)
-    else:
-        top = float(np.nanmax(np.abs(values), initial=0.0))
-        scale = 1.0 if percent or not top > 0 else 10.0 ** np.floor(np.log10(top))
-        _signed(ax, values / scale, percent)
-        unit = unit if percent else f"{unit} × {tick(scale)}"
-    style.dress(ax, title, "output", [unit, *notes])
+    tinted(ax, wide.to_numpy(float), decades, least, percent)
+    style.dress(ax, title, down, [unit, *notes])
     ax.grid(False)
     _named(ax, inputs, outputs)
-    ax.set_xlabel("input", color=INK)
-    if decades:
-        ax.spines[["top", "right"]].set_visible(True)
-        for line in (ax.axhline, ax.axvline):
-            line(len(outputs) - 1.5, color=MUTED, lw=1.2)
+    ax.set_xlabel(along, color=INK)
+    ax.spines[["top", "right"]].set_visible(True)
+    for line in (ax.axhline, ax.axvline) if apart else ():
+        line(len(outputs) - 1.5, color=MUTED, lw=1.2)
     return ax
 
 
-def _signed(ax: Axes, values: Numbers, percent: bool) -> None:
-    """Cells in blue below 0, hatched, and in red above."""
-    top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    ends = ((0.0, BLUE, _SIGNED), (0.5, BLUE, 0.0), (0.5, style.VERMILION, 0.0),
-            (1.0, style.VERMILION, _SIGNED))  # fmt: skip
-    tints = [(at, to_rgba(colour, opacity)) for at, colour, opacity in ends]
-    colours = LinearSegmentedColormap.from_list("share", tints)
-    image = ax.imshow(
-        np.where(values == 0, np.nan, values), cmap=colours, norm=TwoSlopeNorm(0.0, -top, top),
-        aspect="auto", interpolation="nearest",
-    )  # fmt: skip
-    bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0.05, 0.035, 0.9)))
-    bar.ax.yaxis.set_major_locator(MaxNLocator(5))
-    bar.ax.yaxis.set_major_formatter(lambda x, _: signed(f"{x:.0%}" if percent else f"{x:.2g}"))
-    bar.ax.tick_params(colors=MUTED, labelsize=9)
-    bar.outline.set_edgecolor(MUTED)
-    for (i, j), value in np.ndenumerate(values):
-        below, shown = value < 0, abs(value) >= _LEAST * top
-        if below and shown:
-            ax.add_patch(
-                Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", lw=0, ec=MUTED)
-            )
-        if shown and values.size <= _WORDY:  # a number stands clear of the hatching
-            box = {"fc": PAPER, "ec": "none", "pad": 1.0} if below else None
-            ax.text(j, i, signed(_text(value, percent)), ha="center", va="center", fontsize=9,
-                    color=INK, bbox=box)  # fmt: skip
-
-
-def _text(value: float, percent: bool) -> str:
+def _text(value: float, least: float, percent: bool) -> str:
     size = abs(value)
-    if percent and size >= 10:
-        return f"{value:+.2g}×"
+    if value == 0 or not isfinite(value):
+        return "0" if value == 0 else "–"
+    if size < least:
+        return "~0"
     if percent:
-        return f"{value:+.0%}" if size >= 0.1 else f"{100 * value:+.2g}%"
-    return f"{value:+.1f}" if size >= 0.1 else f"{value:+.1g}"
+        return f"{value:+.2g}×" if size >= 10 else f"{value:+.0%}"
+    return two(value) if size >= 0.01 else f"{value:.1g}"
 
 
 def _named(ax: Axes, across: list[str], down: list[str]) -> None:
@@ -332,35 +265,36 @@ def _named(ax: Axes, across: list[str], down: list[str]) -> None:
             label.set(rotation=45, ha="right")
 
 
-def tinted(ax: Axes, values: Numbers, decades: float, least: float) -> None:
+def tinted(ax: Axes, values: Numbers, decades: float, least: float, percent: bool = False) -> None:
     """Cells in tints of one colour above the paper, so that they swap together on a dark page; a
     cell that is exactly 0 has none. The scale to the right says where each begins."""
-    shape, count = values.shape, len(_OPACITIES)
-    top = float(np.nanmax(values, initial=0.0)) or 1.0
+    shape, count, sizes = values.shape, len(_OPACITIES), np.abs(values)
+    top = float(np.nanmax(sizes, initial=0.0)) or 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.floor(count * (1 + np.log10(values / top) / decades))
-    places = np.where(values > 0, np.clip(np.nan_to_num(share), 0, count - 1), -1).astype(int)
+        share = np.floor(count * (1 + np.log10(sizes / top) / decades))
+    places = np.where(sizes > 0, np.clip(np.nan_to_num(share), 0, count - 1), -1).astype(int)
     for (i, j), place in np.ndenumerate(places):
+        value, negative = float(values[i, j]), bool(values[i, j] < 0)
         if place >= 0:
-            ax.add_patch(_cell(j - 0.5, i - 0.5, _OPACITIES[place]))
-        if values.size <= _WORDY:
-            value = float(values[i, j])
-            colour = MUTED if place < 0 else PAPER if place >= _FULL else INK
-            text = two(value) if value >= 0.01 else f"{value:.1g}" if value >= least else "~0"
-            text = "0" if value == 0 else "–" if place < 0 else text
-            ax.text(j, i, text, ha="center", va="center", fontsize=9, color=colour)
+            ax.add_patch(_cell(j - 0.5, i - 0.5, _OPACITIES[place], "///" * negative))
+        if values.size <= _WORDY:  # a number stands clear of the hatching
+            colour = MUTED if place < 0 else PAPER if place >= _FULL and not negative else INK
+            ax.text(j, i, signed(_text(value, least, percent)), ha="center", va="center",
+                    fontsize=9, color=colour,
+                    bbox={"fc": PAPER, "ec": "none", "pad": 1.0} if negative else None)  # fmt: skip
     ax.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
     side = ax.inset_axes((1.03, 0.1, 0.035, 0.8))
     for step, opacity in enumerate(_OPACITIES):
         side.add_patch(_cell(0, step, opacity))
     side.set(xlim=(0, 1), ylim=(0, count), xticks=[])
     begins = [top * 10 ** (decades * (step / count - 1)) for step in range(1, count + 1)]
-    side.set_yticks(range(1, count + 1), [tick(float(f"{each:.1g}")) for each in begins])
+    written = [f"{x:.0%}" if percent else tick(float(f"{x:.1g}")) for x in begins]
+    side.set_yticks(range(1, count + 1), written)
     side.yaxis.tick_right()
     side.tick_params(colors=MUTED, labelsize=9, length=0)
-    for spine in side.spines.values():
-        spine.set_color(MUTED)
+    side.spines[:].set_color(MUTED)
 
 
-def _cell(x: float, y: float, opacity: float) -> Rectangle:
-    return Rectangle((x, y), 1, 1, facecolor=BLUE, alpha=opacity, linewidth=0)
+def _cell(x: float, y: float, opacity: float, hatch: str = "") -> Rectangle:
+    return Rectangle((x, y), 1, 1, facecolor=BLUE, edgecolor=MUTED, alpha=opacity, hatch=hatch,
+                     linewidth=0)  # fmt: skip

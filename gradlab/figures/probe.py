@@ -12,14 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
-from matplotlib.ticker import MaxNLocator
 
-from gradlab.figures import drawing, style
-from gradlab.figures.plots import lines
-from gradlab.figures.style import INK, MUTED, PAPER, TICKS, Look
+from gradlab.figures import style
+from gradlab.figures.plots import lines, matrix
+from gradlab.figures.style import INK, Look
 
-_NAMED = 20  # tensors up to which each has its name
+_WINDOWS = 24  # of a map
 _DECADES = 6  # of colours below the largest norm
 _STEPS = "step of the loop"
 _LOOKS = (
@@ -75,35 +73,15 @@ def _looking(found: Mapping[str, pd.DataFrame]) -> dict[Look, pd.DataFrame]:
 
 
 def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Norms by tensor as a map, the input's layer on top; empty where exactly 0 or not finite."""
-    ax, title = ax or style.new_axes(), "Gradient by tensor"
+    """Norms by tensor as a map, the input's layer on top, of at most `_WINDOWS` windows."""
     norms = table[table["quantity"] == "layer_norm"]
-    wide = norms.groupby(["place", "step"], sort=False)["value"].mean().unstack("step")
-    values = wide.to_numpy(float)
-    if not (values > 0).any():
-        drawing.nothing(ax, "no norm that is finite and not 0")
-        return style.dress(ax, title, along=_STEPS)
-    steps = wide.columns.to_numpy(float)
-    low, top = max(np.nanmax(values) / 10**_DECADES, values[values > 0].min()), np.nanmax(values)
-    shown = np.where(values > 0, np.maximum(values, low), np.nan)
-    # Windows as they are: the first one begins as long before its step as the second is wide.
-    edges = np.append(2 * steps[0] - steps[1] if len(steps) > 1 else steps[0] - 1, steps)
-    rows = np.arange(len(values) + 1) - 0.5
-    image = ax.pcolormesh(
-        edges, rows, shown, norm=LogNorm(low, max(top, 1.0001 * low)), rasterized=True,
-        cmap=LinearSegmentedColormap.from_list("norm", [style.GRID, style.BLUE]),
+    steps = norms["step"].unique()
+    shown = norms[norms["step"].isin(steps[:: 1 + (len(steps) - 1) // _WINDOWS])]
+    named = shown.assign(output=shown["place"], input=[f"{step:,.0f}" for step in shown["step"]])
+    return matrix(
+        named, ax, "Gradient by tensor", "norm", decades=_DECADES, along=_STEPS, down="",
+        notes=["empty: exactly 0 or not finite"], empty="not measured",
     )  # fmt: skip
-    ax.invert_yaxis()
-    ax.fill_between(edges[[0, -1]], *rows[[0, -1]], fc=PAPER, hatch="////", ec=MUTED, lw=0,
-                    zorder=0)  # fmt: skip
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9, format=TICKS)
-    bar.ax.tick_params(colors=MUTED, labelsize=9)
-    names = [style.plain(str(name)) for name in wide.index]
-    keep = range(0, len(names), 1 + (len(names) - 1) // _NAMED)
-    ax.set_yticks(list(keep), [names[k] for k in keep], fontsize=9)
-    ax.tick_params(length=0, colors=INK)
-    style.dress(ax, title, "", ["hatched: exactly 0 or not finite"], along=_STEPS).grid(False)
-    return ax
 
 
 def moved_chains(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -122,24 +100,21 @@ def moved_chains(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def chosen_horizons(
     choices: pd.DataFrame, ax: Axes | None = None, *, longest: int | None = None
 ) -> Axes:
-    """At every measurement the gradients that may have the smallest error, the smallest ringed."""
-    ax = ax or style.new_axes()
-    title = "Which gradient has the smallest error?"
-    if choices.empty:
-        drawing.nothing(ax, "nothing could be chosen: no admissible truth")
-        return style.dress(ax, title, along=_STEPS)
-    names = [str(name) for name in dict.fromkeys(choices["estimator"])]
-    for k, (name, look) in enumerate(style.looks(names, drawing.identities(choices)).items()):
-        mine = choices[choices["estimator"] == name]
-        height = mine["horizon"] + 0.18 * (k - (len(names) - 1) / 2)
-        ax.plot(mine["step"], height, look.marker or "X", color=look.colour, label=look.label,
-                markersize=5, alpha=0.75, lw=0)  # fmt: skip
-        best = mine["chosen"].to_numpy(bool)
-        ax.plot(mine["step"][best], height[best], "o", color=INK, markersize=10, lw=0,
-                markerfacecolor="none", markeredgewidth=1.1)  # fmt: skip
+    """At every measurement the horizons of each gradient that may have the smallest error, as a
+    band; a ring at the smallest."""
+    best = choices[choices["chosen"].astype(bool)]
+    over = choices.groupby(["estimator", "step"], sort=False)["horizon"]
+    bands = over.agg(value="median", ci_low="min", ci_high="max").reset_index()
+    bands.attrs |= choices.attrs
+
+    def ring(ax: Axes) -> None:
+        ax.plot(best["step"], best["horizon"], "o", color=INK, ms=10, mfc="none", label="smallest")
+
+    ax = lines(
+        bands, ax, "Which gradient has the smallest error?", "horizon [steps]", x="step",
+        along=_STEPS, then=ring, notes=["band: may have it (95%)"],
+        empty="nothing could be chosen: no admissible truth",
+    )  # fmt: skip
     if longest is not None:
         ax.set_ylim(-0.6, longest + 0.6)
-    notes = ["marks: may be the best (95%); rings: smallest"]
-    style.dress(ax, title, "horizon [steps]", notes, along=_STEPS)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax

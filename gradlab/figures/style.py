@@ -34,7 +34,7 @@ Dash = str | tuple[int, tuple[float, ...]]
 SIZE = (6.6, 4.3)
 _TITLE, _NOTE = 50, 68  # letters in a line above the plot, which fit a page's figure
 _PAIR = 60  # and of the two entries in a row of the legend
-BELOW = 4.3  # from the axes down to the legend, in heights of its text: clear of ticks and label
+_BELOW = 4.3  # from the axes down to the legend, in heights of its text: clear of ticks and label
 STRONG, THIN = 3.2, 1.3  # widths of the recommended line and of the others
 _Width = Literal["single", "text", "double"]
 # ICML's column, NeurIPS' and ICLR's text, ICML's two columns; IEEE's 3.5 and 7.16 have room.
@@ -93,7 +93,10 @@ def looks(
     grey = {name for name in known if name not in competing(known)}
     fixed: dict[str, Look] = {}
     for name in estimators:
-        look = family(known[name]) if name in known else None
+        who = known.get(name)
+        if who is None or who.cut or who.gradient_model:
+            continue
+        look = DATA if who.data else _FAMILIES.get((who.systems, who.actions))
         if look is not None and look not in fixed.values():
             fixed[name] = look
     taken = {look.colour for name, look in fixed.items() if name not in grey}
@@ -108,13 +111,6 @@ def looks(
         for name, look in (fixed | own).items()
     }
     return named | {name: replace(named[name], colour=MUTED) for name in grey & set(named)}
-
-
-def family(identity: Identity) -> Look | None:
-    """The look, without a label, of the gradients that every measurement has; None of others."""
-    if identity.cut or identity.gradient_model:
-        return None
-    return DATA if identity.data else _FAMILIES.get((identity.systems, identity.actions))
 
 
 def plain(name: str) -> str:
@@ -153,30 +149,29 @@ def dress(
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5 if long else 9, integer=True))
     if long:
         ax.xaxis.set_major_formatter(THOUSANDS)
-    ruled(ax, "y")
+    ax.grid(True, axis="y", color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.8)
     ax.tick_params(which="minor", left=False)
-    if ax.get_yscale() == "log":
-        label_decades(ax)
-    for spine in ax.spines.values():
-        spine.set_color(MUTED)
+    if ax.get_yscale() == "log":  # labels as plain text; between decades only where there are few
+        bottom, top = (math.log10(end) for end in ax.get_ylim())
+        few = math.floor(top) - math.ceil(bottom) < 2
+        ax.yaxis.set_major_formatter(TICKS)
+        if few:
+            ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        ax.yaxis.set_minor_formatter(TICKS if few else NullFormatter())
+    ax.spines[:].set_color(MUTED)
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         half = -(-len(labels) // 2)
         widest = sum(max(map(len, part), default=0) for part in (labels[:half], labels[half:]))
         ax.legend(
-            handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=BELOW,
+            handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=_BELOW,
             ncols=1 if widest > _PAIR and len(labels) <= 4 else 2, frameon=False, fontsize=9,
             labelcolor=INK, handlelength=3.2, columnspacing=1.6, reverse=reverse,
         )  # fmt: skip
     return ax
-
-
-def ruled(ax: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
-    """Light lines below the curves, and no frame at the top and on the right."""
-    ax.grid(True, axis=axis, color=GRID, linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def tick(value: float, _: object = None) -> str:
@@ -193,18 +188,6 @@ def tick(value: float, _: object = None) -> str:
 TICKS = FuncFormatter(tick)
 THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def label_decades(ax: Axes) -> None:
-    """Labels as plain text; between decades only where there are few."""
-    bottom, top = ax.get_ylim()
-    ax.yaxis.set_major_formatter(TICKS)
-    decades = math.floor(math.log10(top)) - math.ceil(math.log10(bottom)) + 1
-    if decades < 3:
-        ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        ax.yaxis.set_minor_formatter(TICKS)
-    else:
-        ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def column(ax: Axes, width: _Width = "single", title: bool = False) -> Axes:

@@ -1,27 +1,30 @@
 """Curves of training, of branches and of weights, and what a step did.
 
 The table (`gradlab.runs.training.results.table`) has a row per run, iteration, seed and quantity;
-the seed "all" is the median over all seeds with its interval. `return_over_updates` draws
-`Race.table()` or `Rehearsal.table()`, figures of weights `runs.training.measured_weights.table`.
+the seed "all" is the median over all seeds with its interval (`statistics.over_groups`), in which a
+seed that is lost counts as the worst. `return_over_updates` draws `Race.table()` or
+`Rehearsal.table()`, figures of weights `runs.training.measured_weights.table`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.figure import Figure
 
-from gradlab.figures import drawing, multiples, style
-from gradlab.figures.drawing import curve_of, nothing
-from gradlab.figures.multiples import Over
-from gradlab.figures.plots import ENDS, lines
-from gradlab.figures.style import INK, MUTED, Look, dress
+from gradlab.figures import drawing, style
+from gradlab.figures.plots import ENDS, bars, lines
+from gradlab.figures.style import INK, MUTED, Look
 from gradlab.wording import AT_STARTS, at_horizon
+
+Over = Literal["iteration", "seconds"]
+_AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
 
 _LOOKS = (
     Look("", style.BLUE, "-", "o"), Look("", style.CYAN, "-", "s"), Look("", style.GREEN, "-", "^"),
@@ -36,30 +39,25 @@ def _of_horizons(horizons: Sequence[int]) -> dict[int, Look]:
 
 
 def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Weight of every horizon over iterations: in force (seeds and their median), and the rule's.
-
-    Of two horizons only the longer one's is drawn, with its seeds: the other's is the rest.
-    """
-    ax = ax or style.new_axes()
+    """Weight of every horizon over iterations: in force (the seeds' median, least and largest), and
+    the rule's. Of two horizons only the longer one's is drawn: the other's is the rest."""
     horizons = sorted(set(table.loc[table["quantity"] == "in force", "horizon"]))
-    drawn = horizons[1:] if len(horizons) == 2 else horizons
-    for horizon, look in _of_horizons(drawn).items():
-        for quantity, dash, fill, name in (
-            ("in force", look.dash, look.colour, "measured"), ("rule", (0, (5, 2)), "none", "rule"),
-        ):  # fmt: skip
-            rows = table[(table["horizon"] == horizon) & (table["quantity"] == quantity)]
-            seeds = rows.pivot(index="iteration", columns="seed", values="value")
-            if name == "measured" and len(drawn) == 1 < len(seeds.columns):
-                ax.step(seeds.index, seeds, where="post", color=look.colour, lw=0.6, alpha=0.4)
-            ax.plot(seeds.index, seeds.median(axis=1), ls=dash, color=look.colour, lw=1.8,
-                    marker=look.marker, markersize=4.5, markerfacecolor=fill,
-                    label=f"h = {horizon}, {name}")  # fmt: skip
-    ax.set_ylim(-0.03, 1.03)
+    drawn, shown = horizons[len(horizons) == 2 :], dict[Look, pd.DataFrame]()
+    for h, look in _of_horizons(drawn).items():
+        for quantity, own in (("in force", look), ("rule", replace(look, dash=(0, (5, 2))))):
+            rows = table[(table["horizon"] == h) & (table["quantity"] == quantity)]
+            over = rows.groupby("iteration")["value"].agg(
+                value="median", ci_low="min", ci_high="max"
+            )
+            label = f"h = {h}, {'measured' if own is look else 'rule'}"
+            shown[replace(own, label=label)] = over.reset_index()
     switched = table[table["quantity"] == "switched"]["value"]
     notes = [f"{switched.sum():.0f} of {len(switched)} measurements changed what is in force"]
-    notes += [f"h = {horizons[0]} has the rest"] if len(horizons) == 2 else []
-    title = "Weights through training: rule and measured"
-    return dress(ax, title, "weight", notes, along="iteration")
+    notes += [f"h = {horizons[0]} has the rest"] if len(drawn) < len(horizons) else []
+    return lines(
+        shown, ax, "Weights through training: rule and measured", "weight", x="iteration",
+        along="iteration", notes=[*notes, "band: all seeds"], empty="not measured",
+    )  # fmt: skip
 
 
 def mixture_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -75,31 +73,14 @@ def mixture_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """MSE of what was in force over that of the rule, on starts that did not choose it."""
-    ax = ax or style.new_axes()
-    rows = table[(table["quantity"] == "over rule") & np.isfinite(table["value"])]
-    if not len(rows):
-        nothing(ax, "errors are not distinguishable from zero, or nothing was put in force")
-        return ax
-    names = sorted(set(rows["seed"]))
-    spread = np.diff(sorted(set(table["iteration"])))
-    step = 0.5 * float(spread.min()) / len(names) if len(spread) else 0.0
-    x = rows["iteration"] + (rows["seed"].map(names.index) - (len(names) - 1) / 2) * step
-    ax.vlines(x, rows["ci_low"], rows["ci_high"], color=MUTED, lw=1, alpha=0.6)
-    ax.plot(x, rows["value"], "o", color=style.BLUE, markersize=3, alpha=0.7,
-            label="each seed, 95% interval over its starts")  # fmt: skip
-    middle = rows.groupby("iteration")["value"].median()
-    ax.plot(middle.index, middle, "-", color=INK, lw=1.8, label="median of the seeds")
-    ax.axhline(1.0, color=MUTED, lw=0.8)
-    ax.set_yscale("log")
-    # Intervals of errors near zero span decades: the values decide on the axis.
-    reach = max(float(np.abs(np.log(rows["value"])).max()), np.log(2)) * 1.15
-    ax.set_ylim(np.exp(-reach), np.exp(reach))
-    ax.yaxis.set_major_formatter(style.TICKS)
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    notes = ["below 1: better than the rule's weights"]
-    title, unit = "Error of the weights in force", "MSE / MSE of the rule's weights"
-    return dress(ax, title, unit, notes, along="iteration")
+    """MSE of what was in force over that of the rule, on starts that did not choose it, by seed."""
+    rows = table[table["quantity"] == "over rule"].astype({"seed": str})
+    return lines(
+        rows, ax, "Error of the weights in force",
+        "MSE / MSE of the rule's weights", x="iteration", by="seed", along="iteration", log=True,
+        thresholds={"as the rule's": 1.0}, notes=["band: 95% over a seed's starts"],
+        empty="no error is known",
+    )  # fmt: skip
 
 
 def return_over_updates(
@@ -152,26 +133,16 @@ def _candidates(table: pd.DataFrame) -> dict[tuple[str, int], Look]:
     return found
 
 
-_STEPS = (("after", "the step", style.BLUE), ("opposite", "the opposite step", MUTED))
-
-
 def step_changes(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Change of the return by a step and by the opposite one, with intervals (`Step.table`)."""
-    ax = ax or style.new_axes()
-    for y, (policy, name, colour) in enumerate(_STEPS):
-        row = table[table["policy"] == policy].iloc[0]
-        at = (row["value"], y)
-        ax.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=style.STRONG, label="_")
-        ax.plot(*at, "o", color=colour, ms=9, mec=style.PAPER, label="_")
-        ax.annotate(name, at, (0, 12), textcoords="offset points", ha="center", color=INK)
-    ax.axvline(0.0, color=INK, lw=1.1)
-    along = "lower  ←  change of the return  →  higher"
-    dress(ax, "Change of the return", "", ["dot and bar: mean and 95%"], along=along)
-    ax.set_ylim(len(_STEPS) - 0.4, -0.6)
-    ax.set_yticks([])
-    ax.margins(x=0.25)
-    style.ruled(ax, "x")
-    return ax
+    names = {"after": "the step", "opposite": "the opposite step"}
+    looks = style.looks([*names.values()])
+    series = {
+        replace(looks[name], marker="o"): table[table["policy"] == policy].assign(output=name)
+        for policy, name in names.items()
+    }
+    unit = "lower  ←  change of the return  →  higher"
+    return bars(series, ax, "Change of the return", unit, along="", notes=["mean and 95%"])
 
 
 def returns(
@@ -180,32 +151,28 @@ def returns(
     *,
     over: Over = "iteration",
     goals: Sequence[float] = (),
+    best: str = "",
 ) -> Axes:
-    """Mean return over the evaluation starts, every run a curve; goals as levels."""
-    ax = ax or style.new_axes()
-    rows = table[table["quantity"] == "return"]
-    multiples.levels(ax, goals, rows)
-    _curves(ax, rows, over)
-    multiples.bend_returns(ax, rows)
-    multiples.name_levels(ax, goals)
+    """Mean return over the evaluation starts, every run a curve; goals as levels; `best`: the run
+    that is drawn strong."""
     title = f"Return over {'iterations' if over == 'iteration' else 'wall time'}"
-    unit = "undiscounted return of an episode"
-    return dress(ax, title, unit, _notes(rows), along=multiples.AXIS[over])
+    unit, reached = "undiscounted return of an episode", {f"goal {x:g}": x for x in goals}
+    return _curves(table, ax, "return", title, unit, over, best, within=reached)
 
 
 def training_curve(
-    table: pd.DataFrame, ax: Axes | None = None, *, name: str, title: str, unit: str
+    table: pd.DataFrame, ax: Axes | None = None, *, name: str, title: str, unit: str = ""
 ) -> Axes:
     """One recorded quantity over iterations, every run a curve; logarithmic where positive."""
-    ax = ax or style.new_axes()
-    rows = table[(table["quantity"] == name) & np.isfinite(table["value"])]
-    if len(rows) == 0:
-        nothing(ax, "not recorded")
-        return ax
-    _curves(ax, rows)
-    if (rows["value"] > 0).all():
-        ax.set_yscale("log")
-    return dress(ax, title, unit, _notes(rows), along="iteration")
+    return _curves(table, ax, name, title, unit)
+
+
+def stacked(figure: Figure, table: pd.DataFrame, shown: Mapping[str, str]) -> None:
+    """One quantity (name → title) below the other."""
+    figure.set_size_inches(style.SIZE[0], 2.9 * len(shown))
+    axes = figure.subplots(len(shown), squeeze=False).ravel()
+    for ax, (name, title) in zip(axes, shown.items(), strict=True):
+        training_curve(table, ax, name=name, title=title)
 
 
 def gradient_errors(
@@ -229,72 +196,66 @@ def gradient_errors(
     )  # fmt: skip
 
 
-_FEWEST = 5  # rows of a record that make a box
+_FEWEST = 5  # rows of a record that make a mark
 _PARTS = {
-    "policy": ("policy's update", style.VERMILION),
-    "critic": ("critic's, with its target", style.BLUE),
-    "iteration": ("whole iteration", MUTED),
+    "policy": Look("policy's update", style.VERMILION, "-", "s"),
+    "critic": Look("critic's, with its target", style.BLUE, "-", "o"),
+    "iteration": Look("whole iteration", MUTED, "-", "D"),
 }
 
 
 def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Time of an update for every run and horizon of its model rollouts, as boxes (MPG Fig. 5).
+    """Time of an update for every run and horizon of its model rollouts (MPG Fig. 5).
 
     The table is that of `gradlab.runs.training.results.times`.
     """
-    ax = ax or style.new_axes()
-    table = table[np.isfinite(table["milliseconds"])]
-    groups = {
-        f"{style.plain(str(run))}, H = {horizon:.0f}": rows
-        for (run, horizon), rows in table.groupby(["run", "horizon"], sort=False)
-        if (rows["part"] == "iteration").sum() >= _FEWEST  # fewer: while weights changed hands
-    }
-    if not groups:
-        nothing(ax, "too short a run")
-        return ax
-    for shift, (part, (name, colour)) in enumerate(_PARTS.items(), -1):
-        shown = {"facecolor": colour, "alpha": 0.45}
-        each = [
-            rows.loc[rows["part"] == part, "milliseconds"].to_numpy() for rows in groups.values()
-        ]
-        at = [k for k, values in enumerate(each) if len(values)]
-        if not at:
-            continue
-        ax.boxplot(
-            [each[k] for k in at], positions=[k + 0.27 * shift for k in at], widths=0.22,
-            whis=(5, 95), showfliers=False, orientation="horizontal", patch_artist=True,
-            manage_ticks=False, medianprops={"color": INK}, boxprops=shown,
-        )  # fmt: skip
-        ax.fill_between([], [], color=colour, alpha=0.45, label=name)
-    notes = ["boxes: quartiles over rows; whiskers: 5% and 95%"]
-    dress(ax, "Time of an update", "", notes, along="milliseconds, all seeds together")
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(style.TICKS)
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_yticks(range(len(groups)), list(groups))
-    ax.invert_yaxis()
-    return ax
+    rows = table[np.isfinite(table["milliseconds"])]
+    groups = rows.groupby(["run", "horizon", "part"], sort=False)["milliseconds"]
+    found = groups.quantile(np.array([0.5, 0.05, 0.95])).unstack()
+    found = found[[0.5, 0.05, 0.95]].set_axis(ENDS, axis=1)
+    found = found[groups.size() >= _FEWEST].reset_index()  # fewer: while weights changed hands
+    names = zip(found["run"], found["horizon"], strict=True)
+    found["output"] = [f"{style.plain(str(run))}, H = {h:.0f}" for run, h in names]
+    series = {x: own for part, x in _PARTS.items() if len(own := found[found["part"] == part])}
+    return bars(
+        series, ax, "Time of an update", "milliseconds, all seeds together", along="",
+        empty="too short a run", notes=["median over rows of the record; bars: 5% and 95%"],
+    )  # fmt: skip
 
 
-def _curves(ax: Axes, rows: pd.DataFrame, over: Over = "iteration") -> None:
-    """One run: its seeds and their median; several: a line each, whose bands would overlap."""
-    names = list(dict.fromkeys(rows["run"]))
-    for name, look in style.looks(names).items():
-        mine = rows[rows["run"] == name]
-        if len(names) == 1:
-            multiples.seeds_of(ax, mine, over, look.colour)
-        else:
-            line = curve_of(mine[mine["seed"] == "all"], over)
-            drawing.draw(ax, replace(line, low=line.low * np.nan), look)
+def _curves(
+    table: pd.DataFrame, ax: Axes | None, quantity: str, title: str, unit: str,
+    over: Over = "iteration", best: str = "", **more: Any,
+) -> Axes:  # fmt: skip
+    """One run: its seeds and their median; several: medians alone, whose bands would overlap, but
+    the best one's."""
+    rows, looks = table[table["quantity"] == quantity], style.looks([*dict.fromkeys(table["run"])])
+    of_seed = (rows["seed"] != "all") & np.isfinite(rows["value"])
+    together = rows[rows["seed"] == "all"]
+    shown = {x: together[together["run"] == run] for run, x in looks.items()}
+    chosen = looks[best or next(iter(looks))] if best or len(looks) == 1 else ""
+    values = rows["value"][np.isfinite(rows["value"])]
+
+    def seeds(ax: Axes) -> list[str]:
+        for _, own in rows[of_seed].groupby("seed") if len(looks) == 1 else ():
+            ax.plot(own[over], own["value"], lw=0.7, alpha=0.6, zorder=1, label="_seed",
+                    color=next(iter(looks.values())).colour)  # fmt: skip
+        return drawing.bent(ax, values.abs().to_numpy(float)) if values.min() <= 0 else []
+
+    return lines(
+        shown, ax, title, unit, x=over, along=_AXIS[over], chosen=chosen, widths=(1.9, style.THIN),
+        bands=(0.2, 0.0, 0.0), log=quantity != "return" and bool((values > 0).all()),
+        notes=_notes(rows), then=seeds, empty="not recorded", **more,
+    )  # fmt: skip
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:
-    """How many seeds a curve speaks for."""
-    counts = rows[rows["seed"] != "all"].groupby("run")["seed"].nunique()
-    if len(counts) == 0:
-        return ["one seed"]
-    points = rows["iteration"].nunique() <= drawing.POINTS
-    several = f"medians over {' to '.join(map(str, sorted({counts.min(), counts.max()})))} seeds"
-    note = multiples.note_of(int(counts.max()), points) if len(counts) == 1 else several
-    return [note, *multiples.lost_note(rows)]
+    """How many seeds a curve speaks for, and how many have no value at the end."""
+    together = rows["seed"] == "all"
+    counts = rows[~together].groupby("run")["seed"].nunique()
+    last: Any = rows[together].groupby(["run", "quantity"])["lost"].last() if "lost" in rows else []
+    lost = int(np.nanmax([0, *last]))
+    several = " to ".join(map(str, sorted({counts.min(), counts.max()}))) if len(counts) else ""
+    thin = "thin: each seed, " * (rows["run"].nunique() == 1)
+    note = f"medians of {several} seeds; {thin}band: order statistics" if several else "one seed"
+    return [note, *([f"{lost} lost at the end, counted as the worst"] if lost else [])]

@@ -18,77 +18,48 @@ def relative(value: float, digits: int = 2) -> str:
     return f"{100 * value:,.0f}%" if value <= 100 else "over 10,000%"
 
 
-def _bound(value: float, digits: int = 2) -> str:
-    return below(value)
-
-
-def _fails(title: str, sentence: str, remedy: str = "") -> Code:
-    return Code(title, sentence, remedy, "error", relative)
+def _by(title: str, remedy: str = "") -> Code:
+    return Code(title, ":{subject}, by {number} ({at}).", remedy, "error", relative)
 
 
 register({
-    "wrong": _fails("Wrong derivative", "{subject} errs by {number} in {n} states ({at}).", _CUT),
-    "dead": _fails("Dead derivative", "{subject} is 0 but should not be ({at}).", _CUT),
-    "not_finite": _fails("Not finite", "{subject} is not finite in {n} states ({at}).", _GUARD),
-    "stale": _fails(
-        "Earlier calls", "{subject} depends on earlier calls, by {number} ({at}).",
-        "Look for a buffer.",
+    "wrong": Code(
+        "wrong derivative", ":{subject}, {number} in {n} states ({at}).", _CUT, "error", relative
     ),
-    "restless": _fails(
-        "Equal calls", "{subject} changes between equal calls, by {number} ({at}).",
-        "Look for a generator, clock, average or warm start.",
+    "dead": Code("dead derivative", "", _CUT, "error"),
+    "not_finite": Code("not finite", "", _GUARD, "error"),
+    "stale": _by("depends on earlier calls", "Look for a buffer."),
+    "restless": _by(
+        "differs between equal calls", "Look for a generator, clock, average or warm start."
     ),
-    "random": _fails("Hidden seed", "{subject} depends on a hidden seed, by {number} ({at})."),
-    "rows_mix": _fails("Rows mix", "{subject} of a row depends on others, by {number} ({at})."),
-    "place": _fails(
-        "Place of a row", "{subject} of a row depends on its place, by {number} ({at}).",
-        "Look for a mask or parameters by row.",
-    ),
-    "arguments_changed": _fails("Arguments", "{subject} writes into its argument {at}."),
-    "result_changed": _fails(
-        "Results", "{subject} overwrites the {at} of the call before.", "Return a copy."
-    ),
+    "random": _by("depends on a hidden seed"),
+    "rows_mix": _by("depends on other rows"),
+    "place": _by("depends on its row", "Look for a mask or parameters by row."),
+    "arguments_changed": Code("writes into its argument", severity="error"),
+    "result_changed": Code("overwrites earlier results", "", "Return a copy.", "error"),
     "rare": Code(
-        "Perhaps wrong", "{subject} may be wrong by {number} in {n} states ({at}).",
+        "perhaps wrong", ":{subject}, {number} in {n} states ({at}).",
         "Certify it at such `states`.", write=relative,
     ),
-    "not_judged": Code(
-        "Not judged", "{subject} could be judged in {number} of the states: elsewhere it is too "
-        "rough or noisy.", write=relative,
-    ),
-    "few_finite": Code(
-        "Too few states", "{subject} is finite at {n} points, too few ({at}).", _GUARD
-    ),
-    "imprecise": Code(
-        "Imprecise differences", "Differences err by up to {number}, tolerated is {threshold}."
-    ),
-    "stairs": Code("Stairs", "{subject} moves in stairs: its derivative is 0.", _SMOOTH),
-    "stairs_beside": Code(
-        "Stairs", "{subject} moves in stairs: its derivative is {number} of the slope.", _SMOOTH,
-        write=relative,
-    ),
+    "not_judged": Code("share that was judged", write=relative),
+    "few_finite": Code("too few finite points", "", _GUARD),
+    "imprecise": Code("imprecise differences"),
+    "stairs": Code("moves in stairs", "", _SMOOTH),
+    "stairs_beside": Code("stairs beside a slope", "", _SMOOTH, write=relative),
     "many_ran_off": Code(
-        "Runaway rollouts", "{number} of {n} rollouts ran off, unexamined.",
+        "runaway rollouts", "{number} of {n} rollouts ran off, unexamined.",
         "Give a Task, or `states`.",
     ),
-    "ran_off": Code("Left out", "{n} states of runaways are left out ({at}).", severity="note"),
-    "left_out": Code(
-        "Not finite", "{subject} is not finite at {n} points, left out ({at}).", _GUARD, "note"
+    "ran_off": Code("runaways left out", severity="note"),
+    "left_out": Code("not finite, left out", "", _GUARD, "note"),
+    "coupled": Code("rows within a tolerance", severity="note", write=relative),
+    "rough": Code("kinks, jumps, coarse rounding", severity="note"),
+    "zero": Code(
+        "zero", "{subject} is 0; {number} would be seen.", severity="note",
+        write=lambda value, _: below(value),
     ),
-    "coupled": Code(
-        "Rows mix", "{subject} of a row moves with others by {number}, as within a solver's "
-        "tolerance ({at}).", severity="note", write=relative,
-    ),
-    "rough": Code(
-        "Kinks", "{subject} has kinks, jumps or coarse rounding at {n} states ({at}).",
-        severity="note",
-    ),
-    "zero": Code("Zero", "{subject} is 0; {number} would be seen.", severity="note", write=_bound),
     "single_precision": Code(
-        "Single precision", "{subject} in float32 is off by {number} (95th percentile): use "
-        "float64.", severity="note", write=relative,
+        "float32 error, 95th percentile", remedy="Use float64.", severity="note", write=relative
     ),
-    "low_precision": Code(
-        "Low precision", "{subject} computes in {at}, precise to {number}.", severity="note"
-    ),
+    "low_precision": Code("low precision", severity="note"),
 })  # fmt: skip

@@ -16,198 +16,153 @@ from dataclasses import fields
 from typing import Any
 
 from gradlab.findings.finding import Code, Finding, failed, register
-from gradlab.wording import percent
+from gradlab.wording import counted, percent
 
 Findings = tuple[Finding, ...] | None
 
-_CRITIC_SIZE = "The critic's values are {value} times the returns there ({n} states)."
-_CRITIC_FLAT = "Where the critic rises by 1, returns rise by {value} ({n} states)."
 _REFIT = "Fit the critic further."
 _FEW_RETURNS = "2% of the states carry over 90%: narrow the starts, or end runaways."
-_STILL = "Moving θ by a tenth moves no return ({n} states)."
 _DETACHED = Code(
-    "detached derivatives",
-    "{number} of {threshold} derivatives of the {subject} by its {at} are 0, though it moves.",
+    "derivatives of 0", ":{subject} by its {at}, {number} of {threshold}.",
     "Let its gradient through.", "premise",
 )  # fmt: skip
-_WHERE_OFF = "The {subject}'s {at} differs from differences in {number} of {n} states"
-_OTHERS = "gradlab holds it fixed, your update does not."
+_SIZE, _SLOPE = "critic's values over returns", "returns over the critic's changes"
+_WHERE_OFF = ":the {subject}'s {at}, {number} of {n} states."
+_FIXED = "gradlab holds it fixed, your update does not."
 _SHORTER = "Shorten the horizon, or stabilise the policy."
+_NOT_OWN = "derivatives off differences"
 
 register({
-    "premises_hold": Code("premises", "Returns differ, θ moves them, the critic has their size."),
-    "reward_constant": Code(
-        "constant reward", "Every return is {value} ({n} states): the true gradient is 0.",
-        "Fix the reward.", "premise",
-    ),
+    "premises_hold": Code("premises hold"),
+    "reward_constant": Code("constant reward", "", "The true gradient is 0: fix it.", "premise"),
     "policy_still": Code(
-        "policy without effect", _STILL, "Look for saturated actions, or ignored ones.", "premise"
+        "policy without effect", "", "Look for saturated actions, or ignored ones.", "premise"
     ),
     "fitted_policy_still": Code(
-        "policy without effect", _STILL, "Set reference_state= of the task to where it should "
-        "rest, or give --policy.", "premise",
+        "policy without effect", "", "Set reference_state= of the task to where it should rest, or "
+        "give --policy.", "premise",
     ),
     "no_derivative": Code(
-        "return without derivative", "The true gradient is 0, though θ moves returns.",
-        "Look for a threshold, clip or detach.", "premise",
+        "return without derivative", "", "Look for a threshold, clip or detach.", "premise"
     ),
-    "critic_size": Code("size of the critic", _CRITIC_SIZE, _REFIT, "premise"),
-    "critic_size_few": Code("size of the critic", _CRITIC_SIZE, _FEW_RETURNS, "premise"),
-    "critic_sign": Code("sign of the critic", _CRITIC_SIZE, "Turn its sign.", "premise"),
-    "critic_flat": Code("slope of the critic", _CRITIC_FLAT, _REFIT, "premise"),
-    "critic_flat_few": Code("slope of the critic", _CRITIC_FLAT, _FEW_RETURNS, "premise"),
-    "policy_detached": _DETACHED,
-    "simulator_detached": _DETACHED,
-    "simulator_reward_detached": _DETACHED,
-    "model_detached": _DETACHED,
-    "model_reward_detached": _DETACHED,
+    "critic_size": Code(_SIZE, "", _REFIT, "premise"),
+    "critic_size_few": Code(_SIZE, "", _FEW_RETURNS, "premise"),
+    "critic_sign": Code(_SIZE, "", "Turn its sign.", "premise"),
+    "critic_flat": Code(_SLOPE, "", _REFIT, "premise"),
+    "critic_flat_few": Code(_SLOPE, "", _FEW_RETURNS, "premise"),
+    **dict.fromkeys(
+        ("policy_detached", "simulator_detached", "simulator_reward_detached", "model_detached",
+         "model_reward_detached"), _DETACHED,
+    ),
     "simulator_wrong": Code(
-        "derivative of the simulator", "The simulator's {at} is off by over 10% in {number} of "
-        "{n} states.", "Correct its backward pass, or linearize.", "premise",
+        "simulator's wrong derivative", ":{at}, {number} of {n} states.",
+        "Correct its backward pass, or linearize.", "premise",
     ),
-    "check_crashed": Code("check that crashed", "{subject} crashed: {at}.", "", "error"),
-    "model_exact": Code(
-        "exact model", "The {subject} does what the simulator does.",
-        "All error is the critic's: give your model.",
-    ),
-    "jacobians": Code("derivatives", "The {subject}'s derivatives are its step's to {value}."),
-    "jacobians_wrong": Code("derivatives", f"{_WHERE_OFF}.", "Correct linearize first.", "error"),
-    "jacobians_kinked": Code("derivatives", f"{_WHERE_OFF}: a kink, contact or wrap."),
-    "jacobians_unknown": Code("derivatives", "The {subject} has no finite step.", severity="error"),
-    "jacobians_certified": Code(
-        "contacts and limits", "No contact or limit lies inside stencils of {subject}."
-    ),
+    "check_crashed": Code("check that crashed", severity="error"),
+    "model_exact": Code("exact model", remedy="All error is the critic's: give your model."),
+    "jacobians": Code("error of the derivatives"),
+    "jacobians_wrong": Code(_NOT_OWN, _WHERE_OFF, "Correct linearize first.", "error"),
+    "jacobians_kinked": Code(f"{_NOT_OWN}: a kink", _WHERE_OFF),
+    "jacobians_unknown": Code("no finite step", severity="error"),
+    "jacobians_certified": Code("no contacts or limits"),
     "jacobians_flagged": Code(
-        "contacts and limits", "{value} of {n} Jacobians of {subject} hold a contact or limit, "
-        "first at {at}.", "They are jumps: shorten the horizon.", write=percent,
+        "contacts and limits", remedy="They are jumps: shorten the horizon.", write=percent
     ),
     "action_dead": Code(
-        "dead action", "{subject} moves no state of the {at}: ∂f/∂a is 0 in {n} states.",
-        "Look for a wrong index or detach.", "error",
+        "dead action", remedy="∂f/∂a is 0: look for a wrong index or detach.", severity="error"
     ),
-    "action_faint": Code(
-        "vanishing action", "{subject} hardly moves the {at}: ∂f/∂a is {value} of the largest."
-    ),
+    "action_faint": Code("vanishing action"),
     "actions_clipped": Code(
-        "clipped actions", "In {value} of {n} states some action moves no {subject}.",
-        "A clip stops the gradient.", write=percent,
+        "clipped actions", remedy="A clip stops the gradient.", write=percent
     ),
     "action_idle": Code(
         "action without effect", "{subject} moves no reward of {at} within {number} steps.",
         "Lengthen the horizon.",
     ),
-    "gradients_finite": Code("finite gradients", "Gradients are finite, not 0."),
+    "gradients_finite": Code("finite gradients"),
     "gradients_lost": Code(
-        "finite gradients", "{number} of {n} groups of {subject} are not finite from {at}.",
+        "gradients not finite", ":{subject}, {number} of {n} groups from {at}.",
         "Use a shorter horizon.", "error",
     ),
     "gradients_zero": Code(
-        "gradients of 0", "{number} of {n} groups of {subject} are 0 at {at}.",
+        "gradients of 0", ":{subject}, {number} of {n} groups at {at}.",
         "Look for saturated actions or dead paths.",
     ),
-    "chain_growth": Code(
-        "growth of the chain", "∂s/∂a of {subject} grows by {value} per step.", _SHORTER
-    ),
+    "chain_growth": Code("growth of ∂s/∂a per step", remedy=_SHORTER),
     "chain_overflow": Code(
-        "growth of the chain", "∂s/∂a of {subject} exceeds {threshold} from step {number} on.",
-        _SHORTER, "error",
-    ),
-    "theta_alone": Code("leaks of θ", "Critics and systems do not change with θ."),
-    "theta_leaks": Code(
-        "leaks of θ", "The {subject} changes with θ.", f"Detach it: {_OTHERS}", "error"
-    ),
-    "theta_shared": Code(
-        "leaks of θ", "Policy and critics share {number} tensors.", f"Copy them: {_OTHERS}",
+        "growth of the chain", "{subject} exceeds {threshold} from step {number} on.", _SHORTER,
         "error",
     ),
+    "theta_alone": Code("no leaks of θ"),
+    "theta_leaks": Code("leaks of θ", "", f"Detach it: {_FIXED}", "error"),
+    "theta_shared": Code("shared tensors", "", f"Copy them: {_FIXED}", "error"),
     "theta_counted": Code(
-        "where θ counts", "The gradient {subject} differs from differences by {value} at {at}.",
-        "Its θ counts elsewhere, or a Jacobian is wrong.",
+        "gradient off differences", remedy="Its θ counts elsewhere, or a Jacobian is wrong."
     ),
-    "float32": Code(
-        "float32", "float32 changes {subject} at {at} by {value} of its size.", "Use float64."
-    ),
-    "float32_untested": Code("float32", "{at}: {subject} was not tried."),
-    "term_drowns": Code(
-        "scale of the terms", "The {subject} of {at} is {value} times all other terms.",
-        "Check its scale.",
-    ),
-    "critic_beyond": Code(
-        "bound of the critic", "|Q| reaches {value}, r_max / (1 − γ) is {threshold}.", _REFIT
-    ),
+    "float32": Code("change by float32", remedy="Use float64."),
+    "float32_untested": Code("float32 not tried"),
+    "term_drowns": Code("term over all others", remedy="Check its scale."),
+    "critic_beyond": Code("|Q| beyond its bound", remedy=_REFIT),
     "actions_saturated": Code(
         "saturated actions", "{subject} sits at its limit in {value} of the steps.",
         "If updates hardly move the return, divide the policy's last layer by 10.", write=percent,
     ),
     "episodes_short": Code(
-        "ends of episodes", "{value} of the starts end at the first step.",
-        "Start farther from ends.", write=percent,
+        "ends at the first step", remedy="Start farther from ends.", write=percent
     ),
-    "states_alive": Code(
-        "alive states", "{number} of {n} states are alive, in {at} groups.", "Take more starts."
-    ),
+    "states_alive": Code("alive states", remedy="Take more starts."),
     "states_seen": Code(
-        "states that the model has seen", "{value} of {n} states are far from the data of the "
-        "{subject} (limit {threshold}; most: {at}).", "Fit it on this policy's data.",
-        write=percent,
+        "states that the model has not seen", remedy="Fit it on this policy's data.", write=percent
     ),
 })  # fmt: skip
+
 
 register({
     "starts_carry": Code(
-        "concentration", "1% of the starts carry {value} of the {at}.",
+        "concentration", ":1% of the starts carry {value} of the {at} (N = {n}).",
         "Variance, error and SNR are undecided, gain and returns hold. Take {threshold} starts, or "
-        "the central 99% (--trim-starts 0.01: another question).", write=percent,
+        "the central 99% (--trim-starts 0.01: another question).",
+        write=lambda x, n: percent(x, n) if x <= 1 else counted(x, n), whole=True,
     ),
-    "starts_undrawn": Code(
-        "concentration", "No other starts can be drawn: one of {n} carries {value} of the {at}.",
-        write=percent,
-    ),
+    "starts_undrawn": Code("concentration in one start", write=percent),
 })  # fmt: skip
 
-_LENGTH = "The gradient does not hold at an update's length"
+_LENGTH = ":does not hold at an update's length"
 _TRUTHS = {  # those without a remedy
-    "converged": "The simulator's gradient converges within {number} steps and agrees with "
-    "finite differences.",
-    "unchecked": "The simulator's gradient converges within {number} steps, not checked by "
-    "finite differences.",
-    "cut": "The objective is cut at T = {number} steps, where its gradient is precise and "
-    "agrees with finite differences.",
-    "cut_by_steps": "The objective is cut at T = {number} of at most {threshold} steps.",
-    "score": "The truth is the score function's gradient of {number} steps.",
-    "lost": "Paths or Jacobians are not finite on {number} of {n} starts, first at {at}.",
-    "diverges": "The unrolled gradient does not converge: λ = {value} per step, ln 1/γ = "
-    "{threshold}.",
-    "misses_boundary": "The unrolled gradient misses the boundary term of termination, "
-    "{value} beside a norm of {threshold}.",
-    "differs": "The unrolled gradient differs from finite differences {value} times too much.",
-    "remainder": "The rest after {number} steps is not negligible.",
-    "score_lost": "Noisy paths are not finite on {number} of {n} starts.",
-    "score_imprecise": "The score function's standard error is {value} of its norm (limit "
-    "{threshold}, N = {n}).",
+    "converged": ":converges within {number} steps, agrees with finite differences.",
+    "unchecked": ":converges within {number} steps, unchecked.",
+    "cut": ":cut at T = {number} steps, where it is precise.",
+    "cut_by_steps": ":cut at T = {number} of {threshold} steps.",
+    "score": ":the score function's over {number} steps.",
+    "lost": ":not finite on {number} of {n} starts, first at {at}.",
+    "diverges": ":does not converge, λ = {value} per step, ln 1/γ = {threshold}.",
+    "misses_boundary": ":misses the boundary term of termination, {value} beside {threshold}.",
+    "differs": ":differs from finite differences {value} times too much.",
+    "remainder": ":the rest after {number} steps counts.",
+    "score_lost": ":noisy paths are not finite on {number} of {n} starts.",
+    "score_imprecise": ":the score's standard error is {value} of its norm (limit {threshold}, N = "
+    "{n}).",
+    "zero": ":0 at every start.",
 }
-register({f"truth_{status}": Code("truth", sentence) for status, sentence in _TRUTHS.items()})
-register({
-    "truth_zero": Code("truth", "The true gradient is 0 at every start."),
-    "truth_imprecise": Code(
-        "truth", "The truth's standard error is {value} of its norm.",
-        "Comparisons on the same starts hold.",
-    ),
-    "truth_in_noise": Code(
-        "truth", "The truth's norm is lost in its standard error.",
-        "Shorten the horizon, or narrow the starts.",
-    ),
-    "truth_few_carry": Code(
-        "truth", "1% of the starts carry {value} of the truth's squared gradients.",
-        "Take many more starts, narrow them, or shorten the horizon.", write=percent,
-    ),
-    "truth_without_score": Code(
-        "truth", f"{_LENGTH}, and the policy is deterministic.",
+_REMEDIED = {
+    "imprecise": (":standard error {value} of its norm.", "Comparisons on the same starts hold."),
+    "in_noise": (":lost in its standard error.", "Shorten the horizon, or narrow the starts."),
+    "without_score": (
+        f"{_LENGTH}, and the policy is deterministic.",
         "Give it a score: gradlab.networks.policies.Gaussian(policy, std).",
     ),
-    "truth_without_density": Code(
-        "truth", f"{_LENGTH}, and the policy's noise has no density.",
+    "without_density": (
+        f"{_LENGTH}, and the policy's noise has no density.",
         "Write log_prob(state, action) -> [N].",
+    ),
+}
+register({
+    f"truth_{status}": Code("true gradient", *text)
+    for status, text in ({key: (text,) for key, text in _TRUTHS.items()} | _REMEDIED).items()
+} | {
+    "truth_few_carry": Code(
+        "true gradient", ":1% of the starts carry {value} of its square.",
+        "Take many more starts, narrow them, or shorten the horizon.", write=percent,
     ),
 })  # fmt: skip
 
@@ -277,4 +232,4 @@ def truth_finding(truth: Mapping[str, Any]) -> Finding:
 
 def reason(found: Finding) -> str:
     """What is said of it, as part of another sentence."""
-    return found.said.removesuffix(".")
+    return found.beside.removesuffix(".")

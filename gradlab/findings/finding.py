@@ -27,14 +27,15 @@ class Code:
         title: in a few words, of a row.
         sentence: with {subject}, {at}, {value} (with its interval), {number} (without), {low},
             {high}, {threshold}, {n} and {unit} of the finding; limit and samples that it does not
-            name stand at its end, unless it is `whole`.
+            name stand at its end, unless it is `whole`. One that begins with ":" goes on from the
+            title; "": title, subject and value, then where.
         remedy: what to do where it does not pass; the same names are filled in.
         severity: "premise": while it fails nothing can be decided.
         write: a number with so many digits, as `wording.percent`.
     """
 
     title: str
-    sentence: str
+    sentence: str = ""
     remedy: str = ""
     severity: Severity = "warning"
     write: Writer = counted
@@ -83,8 +84,7 @@ class Finding:
 
     @property
     def known(self) -> Code:
-        raw = "; ".join(filter(None, ("{subject}", "{at}", "{value}", "limit {threshold}")))
-        return CODES.get(self.code) or Code(self.code, raw)
+        return CODES.get(self.code) or Code(self.code)
 
     @property
     def title(self) -> str:
@@ -101,8 +101,25 @@ class Finding:
     @property
     def sentence(self) -> str:
         """What was found, with value and limit."""
-        text, rest = self.text or self._filled(self.known.sentence), self._rest
-        text = f"{text.removesuffix('.')} ({rest})." if rest else text
+        return self._said(self.title, self.measured)
+
+    @property
+    def beside(self) -> str:
+        """The same where title and value have columns of their own; and the remedy."""
+        return " ".join(filter(None, (self._said(), self.remedy)))
+
+    def _said(self, title: str = "", value: str = "") -> str:
+        known, rest = self.known, self._rest
+        text = self.text or self._filled(known.sentence)
+        if not text:
+            text = ", ".join(filter(None, (self.subject, value)))
+            text = ":" * bool(text) + text
+            rest = ", ".join(filter(None, (self.at, rest)))
+        if text[:1] in ("", ":"):
+            text = ": ".join(filter(None, (title, text[1:].removesuffix("."))))
+            text = text and f"{text[:1].upper()}{text[1:]}."
+        if rest:
+            text = f"{text.removesuffix('.')} ({rest})." if text else rest
         if self.decision != "undecided" or not self.more:
             return text
         enough = f"about {self.more:,} more samples" if self.more > 0 else "many more samples"
@@ -138,7 +155,8 @@ class Finding:
         whole stands alone."""
         known = self.known
         subject = "" if "{subject}" in known.sentence else self.subject
-        head = "" if known.whole else " ".join(filter(None, (subject, known.title)))
+        alone = known.whole or known.sentence[:1] in ("", ":")
+        head = "" if alone else " ".join(filter(None, (subject, known.title)))
         return f"{head}: {self.sentence}" if head else self.sentence
 
     @property

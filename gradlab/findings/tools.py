@@ -10,82 +10,64 @@ from gradlab.wording import below, cosine, percent
 
 # Tests of remedies; numbers are ratios, of the error, the bias or the time.
 register({
-    "remedy_lowers": Code("Error", "{subject} lowers the least error {value} ({at})."),
-    "remedy_raises": Code("Error", "{subject} raises the least error {value} ({at})."),
-    "remedy_alike": Code(
-        "Error", "{subject} is not shown to change the least error: {value} ({at})."
-    ),
-    "remedy_unknown": Code("Error", "The least error with {subject} is unknown ({at})."),
-    "remedy_better": Code("Better", "{subject} lowers the error at h = {at}."),
-    "remedy_worse": Code("Worse", "{subject} raises the error at h = {at}."),
-    "remedy_variance": Code("Variance", "{subject} multiplies the variance by {value} at {at}."),
-    "remedy_bias": Code("Bias", "{subject} multiplies the bias by {value} at {at}."),
-    "remedy_price": Code("Price", "A step of fitting {subject} takes {value} the time."),
-    "remedy_steps": Code(
-        "Equal steps", "{subject} lowers the least error {value} at equal steps alone."
-    ),
-    "remedy_optimiser": Code(
-        "Optimiser", "As long a fit without {subject} lowers the error {value}.", "Fit longer."
-    ),
-    "remedy_truth": Code("Truth", "The truth is {subject} in {number} of {n} trials: {at}."),
+    "remedy_lowers": Code("lowers the least error"),
+    "remedy_raises": Code("raises the least error"),
+    "remedy_alike": Code("least error as before"),
+    "remedy_unknown": Code("least error not known"),
+    "remedy_better": Code("lower error", ":{subject}, h = {at}."),
+    "remedy_worse": Code("higher error", ":{subject}, h = {at}."),
+    "remedy_variance": Code("change of the variance"),
+    "remedy_bias": Code("change of the bias"),
+    "remedy_price": Code("time of a fit"),
+    "remedy_steps": Code("lower error by steps"),
+    "remedy_optimiser": Code("as long a fit without", remedy="Fit longer."),
+    "remedy_truth": Code("truth", ":{subject} in {number} of {n} trials ({at})."),
     "remedy_policy": Code(
-        "Policy", "The policy was fitted: {number} of the stabilising feedback.",
-        "Give yours with --policy.", "note", percent,
+        "fitted policy", ":{number} of the stabilising feedback.", "Give yours with --policy.",
+        "note", percent,
     ),
 })  # fmt: skip
 
 # Races and steps.
-_UNPAIRED = "{n} unpaired starts stand in."
+_UNPAIRED = "unpaired starts stand in"
 register({
-    "race_peak": Code("Highest return", "The return along {subject} peaks after {at}: {value}."),
-    "race_lost": Code("Lost return", "The return along {subject} was lost."),
-    "race_dropped": Code("Dropped", "Dropped {subject} after {at}: another is better."),
-    "no_seed": Code("Pairing", f"Resets take no seed: {_UNPAIRED}"),
+    "race_peak": Code("highest return"),
+    "race_lost": Code("return lost"),
+    "race_dropped": Code("dropped: another is better"),
+    "no_seed": Code(f"no seeds: {_UNPAIRED}"),
     "step_unsteady": Code(
-        "Pairing", f"One seed gives two returns: {_UNPAIRED}",
-        "Look for running averages in a wrapper and unseeded noise.",
+        f"unsteady: {_UNPAIRED}",
+        remedy="Look for running averages in a wrapper and unseeded noise.",
     ),
-    "step_lost": Code("Lost actions", "Actions were not finite in {number} of {n} starts."),
-    "step_cut": Code("Length", "{number} episodes were cut at {threshold} steps."),
-    "step_same": Code("No change", "All {n} episodes are the same."),
-    "step_both_below": Code(
-        "Ridge", "The opposite step lowers the return, too.", "Take shorter steps."
-    ),
-    "step_both_above": Code("Any move", "The opposite step raises the return, too."),
+    "step_lost": Code("actions not finite", ":{number} of {n} starts."),
+    "step_cut": Code("episodes cut", ":{number} at {threshold} steps."),
+    "step_same": Code("no episode changes"),
+    "step_both_below": Code("both ways lower it", remedy="Take shorter steps."),
+    "step_both_above": Code("both ways raise it"),
 })  # fmt: skip
 
 # Sweeps.
 register({
-    "run_failed": Code(
-        "Failed", "The run {subject} failed: {at}.", "Repeat with --resume.", "error"
-    ),
+    "run_failed": Code("failed run", "", "Repeat with --resume.", "error"),
 })  # fmt: skip
 
 
 # Files of one's own: what `gradlab check` finds in them.
 _BEGIN = "Begin with a file of examples/templates."
+_NONE = "Nothing to look at: a gradlab.Task, or a function make_task that returns one"
 register({
     "check.fails": Code("Fails", "{at}", severity="error"),
-    "check.lacks": Code("World model", "It lacks {at}."),
-    "check.nothing": Code(
-        "Nothing", "Nothing to look at: a gradlab.Task, or a function make_task that returns one.",
-        _BEGIN, "error",
-    ),
-    "check.uncalled": Code(
-        "Nothing", "Nothing to look at: a gradlab.Task, or a function make_task that returns one "
-        "({at}, if it does).", severity="error",
-    ),
+    "check.lacks": Code("World model lacks"),
+    "check.nothing": Code("Nothing", f"{_NONE}.", _BEGIN, "error"),
+    "check.uncalled": Code("Nothing", f"{_NONE} ({{at}}, if it does).", severity="error"),
     "check.task": Code("Task", "{at}"),
     "check.role": Code("Role", "A {at}."),
     "check.world model": Code(
-        "World model", "A world model: task, policy, critic = "
-        "gradlab.tasks.with_world_model(task, {subject})",
+        "World model", "task, policy, critic = gradlab.tasks.with_world_model(task, {subject})"
     ),
-    "check.no prior": Code(
-        "Prior", "None: gradients of the simulator alone are measured.", "`gradlab fit` learns one."
-    ),
+    "check.no prior": Code("No prior model", remedy="`gradlab fit` learns one."),
     "check.certify": Code(
-        "Derivatives", "`gradlab certify` says whether they are its step's.", severity="note"
+        "Derivatives", "`gradlab certify` says whether they hold.", severity="note"
     ),
     "check.no task": Code("Network", "A module without a task to try it on.", severity="note"),
     "check.neither": Code("Network", "Neither policy nor critic of the task ({at})."),
@@ -197,127 +179,77 @@ for _tool, _fields in (("jacobians", _JACOBIANS), ("logs", _LOGS)):
         codes = {name: Code(_title, text, whole=True) for name, text in _texts.items()}
         register({f"{_tool}.{name}": code for name, code in codes.items()})
 
-_OWN, _DATA = "own derivatives", "Record data where the policy goes."
+_OWN = "own derivatives"
 register({
-    "jacobians.policy": Code("policy", "The policy is not yours.", "Give it with --policy."),
+    "jacobians.policy": Code("policy not yours", remedy="Give it with --policy."),
     "jacobians.certified": Code(
-        "certificate", "The simulator's Jacobians are exact to {value} (95th percentile of {at}).",
-        write=lambda value, _: below(value),
+        "certified to (95th percentile)", write=lambda value, _: below(value)
     ),
-    "jacobians.none": Code("certificate", "None of {n} Jacobians of the simulator can be used."),
-    "jacobians.flagged": Code(
-        "certificate", "{value} failed the certificate and are left out.", write=percent
-    ),
+    "jacobians.none": Code("no usable Jacobian"),
+    "jacobians.flagged": Code("not certified, left out", write=percent),
     "jacobians.not finite": Code(
-        "not finite", "The {subject}'s Jacobians are not finite in {value} of {n} samples, first "
-        "at {at}.", "Begin where they are finite.",
+        "not finite", ":{subject}, {value} of {n} samples, first at {at}.",
+        "Begin where they are finite.",
     ),
-    "jacobians.sound": Code(_OWN, "The simulator's derivatives are those of its step."),
-    "jacobians.wrong": Code(
-        _OWN, "The simulator's {at} is not that of its step.", "Correct it.", "premise"
-    ),
+    "jacobians.sound": Code(f"{_OWN} hold"),
+    "jacobians.wrong": Code(f"{_OWN} are wrong", "", "Correct it.", "premise"),
     "jacobians.off": Code(
-        _OWN, "The simulator's {at} is off in {value} of {n} states.", "Run `{subject}`."
+        f"{_OWN} off", ":{at}, {value} of {n} states.", "Run `{subject}`."
     ),
-    "jacobians.untested": Code(
-        _OWN, "The simulator's derivatives are not tested.", "Run `{subject}`."
-    ),
-    "jacobians.entry": Code(
-        "effect", "The error of {subject} changes the gradient by {value} of its norm.",
-        write=percent,
-    ),
-    "jacobians.carried": Code(
-        "concentration", "{value} of {n} starts carry 90% of the gradient.", "Take more starts."
-    ),
+    "jacobians.untested": Code(f"{_OWN} not tested", ":run `{subject}`."),
+    "jacobians.entry": Code("error's effect on the gradient", write=percent),
+    "jacobians.carried": Code("starts with 90% of it", remedy="Take more starts."),
     "jacobians.distance": Code(
-        "data", "Far from the data {subject} errs {value} as much as near it.", _DATA
+        "error far over near data", remedy="Record data where the policy goes."
     ),
-    "jacobians.growth": Code(
-        "growth", "Products in {at} loop grow by λ = {value} per step.", severity="note"
-    ),
-    "jacobians.doubles": Code(
-        "variance", "The variance doubles in {value} ({subject}).", severity="note"
-    ),
-    "jacobians.halves": Code(
-        "variance", "The variance halves in {value} ({subject}).", severity="note"
-    ),
+    "jacobians.growth": Code("growth of products, λ", severity="note"),
+    "jacobians.doubles": Code("doubling of the variance", severity="note"),
+    "jacobians.halves": Code("halving of the variance", severity="note"),
     "jacobians.condition": Code(
         "Condition 1 of MPG", "The model's error grows like step^{value}; MPG's bound needs 1.",
         "Take no horizon from it.", "note",
     ),
     "logs.policy": Code(
-        "policy", "The actions are this policy's own: p = {value}.",
-        "Give policy and noise as recorded.", "error",
+        "p of this policy", "", "Give policy and noise as recorded.", "error"
     ),
     "logs.control": Code(
-        "policy", "At {at}, without a model, gradient and score differ by {value}.",
-        "Check policy, noise and data.", "error", percent,
+        "gradient off score, no model", "", "Check policy, noise and data.", "error", percent
     ),
-    "logs.support": Code(
-        "support", "The model's gradient is {value} off the score at {at}.", write=percent
-    ),
-    "logs.whole": Code(
-        "whole return", "Nearest at {at}, the model's gradient is {value} off the score of all "
-        "{subject}.", write=percent,
-    ),
-    "logs.unknown": Code("support", "At {at} the score is too near zero."),
+    "logs.support": Code("model's gradient off score", write=percent),
+    "logs.whole": Code("off the whole score", write=percent),
+    "logs.unknown": Code("score near zero"),
     "logs.score": Code(
-        "score", "The mean score over {subject} has cosine {value} with its expectation; "
-        "{threshold} can judge.", "Record more.", write=lambda x, _: cosine(x),
+        "cosine of the mean score", remedy="Record more.", write=lambda x, _: cosine(x)
     ),
-    "logs.growth": Code(
-        "variance", "The model's variance doubles every {value} beyond {at}.", severity="note"
-    ),
-    "logs.disagreement": Code(
-        "critics", "Critics change the gradient by {value} of its norm at {at}.", severity="note",
-        write=percent,
-    ),
+    "logs.growth": Code("doubling of the variance", severity="note"),
+    "logs.disagreement": Code("disagreement of critics", severity="note", write=percent),
     "logs.critic": Code(
-        "critics", "The mean Bellman residual of {subject} is {value} of its spread.",
-        "Refit it on these.", write=percent,
+        "Bellman residual over spread", remedy="Refit it on these.", write=percent
     ),
-    "logs.beyond": Code(
-        "critics", "{value} of the values of {subject} are beyond all returns ({at}).",
-        "Do not use it.", write=percent,
-    ),
-    "logs.direction": Code(
-        "derivatives", "The model's derivatives are {value} off those of neighbours, most in "
-        "{subject}.", write=percent,
-    ),
-    "logs.no neighbours": Code(
-        "derivatives", "Too few trajectories test the model's derivatives.", "Record more."
-    ),
-    "logs.lost": Code("prediction", "Predictions are not finite from step {value} on."),
+    "logs.beyond": Code("values beyond all returns", remedy="Do not use it.", write=percent),
+    "logs.direction": Code("derivatives off neighbours'", write=percent),
+    "logs.no neighbours": Code("derivatives not tested", remedy="Record more."),
+    "logs.lost": Code("predictions lost at step"),
     "logs.prediction": Code(
-        "prediction", "After {subject} the model's prediction is {value} of the change off.",
-        "Refit the model.", write=percent,
+        "error of predictions", remedy="Refit the model.", write=percent
     ),
-    "logs.left out": Code("data", "{value} trajectories shorter than {subject} are left out."),
-    "logs.ended": Code(
-        "data", "{value} of the windows end early, which pathwise gradients do not see.",
-        write=percent,
-    ),
+    "logs.left out": Code("shorter trajectories left out"),
+    "logs.ended": Code("windows that end early", write=percent),
 })  # fmt: skip
 
 
 _RECORD = "Record and simulator"
 
 
-def _near_one(share: float, digits: int = 2) -> str:
-    return percent(share, digits + 1)
-
-
 register({
-    "transitions": Code(_RECORD, "{subject} and the simulator: {at}."),
-    "unstepped": Code(_RECORD, "The simulator could not step {subject}: {at}"),
+    "transitions": Code(_RECORD),
+    "unstepped": Code("steps that fail"),
     "recorded": Code("Record", "Recorded {n} transitions of {subject} in {at}."),
-    "fitted": Code("Fit", "{subject}: fitted on {n} rows, best after {at} epochs."),
-    "unfinished": Code("Fit", "{subject}: the last epoch was the best.", "Raise {at}."),
-    "explained": Code(
-        "Explained", "{subject}: {value} of the variance explained.", write=_near_one
-    ),
-    "dropped": Code("Diverged", "{subject}: member {at} diverged and is dropped."),
-    "constant": Code("No effect known", "{subject}: constant in these data: {at}."),
-    "repeated": Code("Repeated rows", "{subject}: {n} rows repeat an earlier (s, a)."),
-    "spectral_norms": Code("Spectral norms", "{subject}: spectral norms {at}."),
+    "fitted": Code("Fit", ":{subject}, {n} rows, best after {at} epochs."),
+    "unfinished": Code("Last epoch was best", remedy="Raise {at}."),
+    "explained": Code("Explained variance", write=lambda x, n: percent(x, n + 1)),
+    "dropped": Code("Diverged member, dropped"),
+    "constant": Code("Constant in these data"),
+    "repeated": Code("Repeated rows"),
+    "spectral_norms": Code("Spectral norms"),
 })  # fmt: skip

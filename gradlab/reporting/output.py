@@ -254,14 +254,13 @@ def check_page(path: str | Path) -> Path:
         check_output(page, overwrite=True)
     except InputError as error:
         raise InputError(f"the page {page.name} has no place ({error}), or copy the run") from error
-    if page.exists() and not _is_ours(page):
-        raise InputError(f"{page} exists and is no gradlab report: move it or rename the run")
-    return page
-
-
-def _is_ours(page: Path) -> bool:
     try:
         with page.open(encoding="utf-8") as file:
-            return GENERATOR in file.read(4000)
+            ours = GENERATOR in file.read(4000)
+    except FileNotFoundError:
+        ours = True
     except (OSError, UnicodeDecodeError):
-        return False
+        ours = False
+    if not ours:
+        raise InputError(f"{page} exists and is no gradlab report: move it or rename the run")
+    return page

@@ -14,7 +14,7 @@ Text of a run is hostile and escaped without exception; a section's `body` is HT
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from gradlab.figures.style import SIZE
 from gradlab.findings import Finding, in_order
 from gradlab.reporting import shell
-from gradlab.verdicts.recommendation import Field, Recommendation
+from gradlab.verdicts.recommendation import Recommendation
 from gradlab.wording import signed
 
 _SHOWN = (5.25, 4.0)  # inches of a figure: small, so that its words stay readable on a phone
@@ -203,6 +203,27 @@ def method_of(
     return method(config.get("command"), columns | {"Versions and machine": environment}, more)
 
 
+def side_by_side(title: str, columns: Mapping[str, Mapping[str, object]]) -> Section:
+    """In which settings several runs differ, and then what they share."""
+    every = [dict(_leaves(each)) for each in columns.values()]  # critic.hidden → 2×256
+    rows = {key: [each.get(key, "–") for each in every] for key in {k: 0 for e in every for k in e}}
+    differ = [(key, *values) for key, values in rows.items() if len(set(values)) > 1]
+    common = {key: values[0] for key, values in rows.items() if len(set(values)) == 1}
+    shared = f"<details><summary>{len(common)} settings are the same</summary>"
+    cells = [[shell.cell(each) for each in row] for row in differ]
+    text = f"{shell.sortable(('setting', *columns), cells)}{shared}{shell.definitions(common)}"
+    note = f"{len(differ)} settings differ"
+    return Section(title, body=f"{text}</details>", note=note, name="method")
+
+
+def _leaves(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, str]]:
+    for key, each in value.items():
+        if isinstance(each, Mapping) and each:
+            yield from _leaves(each, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", str(each)
+
+
 def _section(section: Section, panels: Sequence[tuple[int, Panel]]) -> str:
     mine = [(k, each) for k, each in panels if each.section == section.title]
     if not mine and not section.lines and not section.body:
@@ -225,25 +246,23 @@ def _id(section: Section) -> str:
 
 
 def _advice(shown: Recommendation, figure: str, source: PageSource) -> str:
-    """<section> with everything above the fold; `figure` is HTML, or empty."""
+    """<section> with everything above the fold; `figure` is HTML, or empty. How a field was
+    measured, from which file, is one click away."""
     notice = f'<p class="notice" role="status">{escape(shown.notice)}</p>' if shown.notice else ""
-    rows = "".join(_field(each, source) for each in shown.fields)
+    rows = ""
+    for field in shown.fields:
+        text = shell.marked(signed(field.text))
+        if field.how:
+            lines = [field.how, f"File: {source.file}" * bool(source.file)]
+            more = "".join(f"<p>{escape(each)}</p>" for each in lines if each)
+            text = f'<details class="how"><summary>{text}</summary>{more}</details>'
+        rows += f"<dt>{escape(field.name)}</dt><dd>{text}</dd>"
     return (
         f'<section id="verdict" class="light-{shown.light}" aria-label="Recommendation">'
         f'{notice}<p class="light"><span class="dot" aria-hidden="true"></span>'
         f"<b>{escape(shown.lit)}</b></p>"
         f'<div class="first"><dl class="fields">{rows}</dl>{figure}</div></section>'
     )
-
-
-def _field(field: Field, source: PageSource) -> str:
-    """Its name and text; how it was measured, from which file, one click away."""
-    text = shell.marked(signed(field.text))
-    if field.how:
-        lines = [field.how, f"File: {source.file}" * bool(source.file)]
-        more = "".join(f"<p>{escape(each)}</p>" for each in lines if each)
-        text = f'<details class="how"><summary>{text}</summary>{more}</details>'
-    return f"<dt>{escape(field.name)}</dt><dd>{text}</dd>"
 
 
 def _findings(page: Page) -> str:
@@ -274,7 +293,7 @@ def _findings(page: Page) -> str:
 def _rows(findings: Sequence[Finding]) -> str:
     lines = "".join(
         f'<tr class="{each.decision}"><td>{each.mark}</td>'
-        f"<td>{escape(each.title)}</td><td>{shell.marked(signed(each.said))}</td>"
+        f"<td>{escape(each.title)}</td><td>{shell.marked(signed(each.beside))}</td>"
         f"<td>{escape(signed(each.measured))}</td><td>{escape(signed(each.limit))}</td></tr>"
         for each in findings
     )

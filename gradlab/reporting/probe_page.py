@@ -56,7 +56,7 @@ _CURVES = {
                         log=True, lost="nonfinite", caption=_CLIPPED),
     "update_ratio": _curve(HEALTH, "Size of an update", "|Δθ| / |θ|", "update_ratio: mean",
                            log=True),
-    "layer_norm": (HEALTH, figures.layer_norms, "A hatched row is cut off."),
+    "layer_norm": (HEALTH, figures.layer_norms, "An empty row is cut off."),
     "saturation": _curve(HEALTH, "Saturated actions", "share at the limit", "saturation",
                          level=(0.5, "half")),
     "attenuation": _curve(HEALTH, "Gradient that passes a tanh", "mean of 1 − (a / limit)²",
@@ -70,11 +70,7 @@ _CURVES = {
                        "lyapunov: Lyapunov exponent λ of the closed loop", level=(0.0, "none")),
     "share": _curve(COST, "What the probe took", "share of the time so far", "share: probe"),
 }  # fmt: skip
-PANELS = (
-    "returns", "episodes", "value", "gains", "signal_share", "grad_norm", "update_ratio",
-    "layer_norm", "saturation", "attenuation", "errors", "parts", "cosine", "chosen",
-    "weight_zero", "jacobian_ratio", "lyapunov", "chain", "share",
-)  # fmt: skip
+PANELS = (*_CURVES, "errors", "parts", "cosine", "chain", "chosen")
 
 
 def panels(run: ProbeRun) -> list[Panel]:
@@ -97,7 +93,7 @@ def panels(run: ProbeRun) -> list[Panel]:
     if (rows := choices(run))["step"].nunique() > 1:
         draw = partial(figures.chosen_horizons, longest=run.horizon)
         drawn.append(panel("chosen", ERROR, "", draw, rows))
-    return sorted(drawn, key=lambda each: PANELS.index(each.name))
+    return drawn
 
 
 def _errors(run: ProbeRun) -> list[Panel]:

@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
+from itertools import zip_longest
 
 import matplotlib
 import numpy as np
@@ -28,7 +29,7 @@ from matplotlib.figure import Figure
 
 from gradlab.figures.style import COLOURS
 from gradlab.statistics.quantities import QUANTITIES
-from gradlab.wording import signed
+from gradlab.wording import rounded, signed
 
 _FIRST = ("gain", "mse", "relative_mse", "bias2", "variance", "cosine")  # in order of use
 _HEADINGS = {  # of columns whose own names do not say it
@@ -57,18 +58,6 @@ def tables(table: pd.DataFrame, by: str = "quantity", titles: Mapping[str, str] 
     return "\n".join(parts)
 
 
-def texts(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of words."""
-    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in cells)}</tr>" for cells in rows
-    )
-    return (
-        f'<div class="wide"><table class="prose"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
 _HIDDEN, _ROUNDING = 5e-5, 1e-12  # distances from 1 that four digits do not show
 _WORDS = '<td class="words'
 
@@ -76,22 +65,16 @@ _WORDS = '<td class="words'
 def sortable(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     """A table that sorts by a click on a heading; its cells are HTML, as `cell` makes it."""
     rows = list(rows)
-    first = rows[0] if rows else ()
+    # Words stand left, under their heading; numbers right.
+    sides = [' class="words"' * each.startswith(_WORDS) for each in (rows[0] if rows else ())]
     names = "".join(
-        f'<th scope="col"{_side(first, k)}><button type="button">{escape(name)}</button></th>'
-        for k, name in enumerate(heads)
+        f'<th scope="col"{side}><button type="button">{escape(name)}</button></th>'
+        for name, side in zip_longest(heads, sides, fillvalue="")
     )
     body = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
     return (
         f'<div class="wide"><table class="sortable"><thead><tr>{names}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def _side(cells: Sequence[str], column: int) -> str:
-    """Words stand left, under their heading; numbers right."""
-    return (
-        ' class="words"' if cells[column : column + 1] and cells[column].startswith(_WORDS) else ""
     )
 
 
@@ -106,18 +89,12 @@ def number(value: object) -> str:
         if math.isnan(value):
             return "–"
         if _ROUNDING < (left := 1 - abs(value)) < _HIDDEN:  # a cosine is never rounded to 1
-            near = _power(f"{left:.1g}")
+            near = rounded(left, 1)
             return f"1 − {near}" if value > 0 else f"−1 + {near}"
         if not math.isfinite(value):
             return "∞" if value > 0 else "−∞"
-        rounded = float(f"{value:.4g}")  # 11,500, not 1.15e+04
-        return signed(_power(f"{rounded:,g}" if abs(rounded) >= 1e4 else f"{rounded:g}"))
+        return signed(rounded(value, 4))
     return escape(str(value))
-
-
-def _power(text: str) -> str:
-    """2.19e-7, not 2.19e-07."""
-    return re.sub(r"e\+?(-?)0*", r"e\1", text)
 
 
 def folded(title: str, rows: pd.DataFrame, code: str = "", about: str = "") -> str:
@@ -308,10 +285,8 @@ _TERMS = {
     "gain": "What one small step adds to the return, in % of the best step.",
     "cosine": "1: the true direction; 0: a step gains nothing; below 0: it harms.",
     "horizon": "Model steps before the critic takes over.",
-    "usable horizon": "Longest horizon whose direction is reliable at every shorter one, too.",
-    "usable horizons": "Where direction and error are good; they need not begin at h = 1.",
+    "usable horizon": "Where direction and error are good; it need not begin at h = 1.",
     "Jacobian": "Derivatives of the next state and the reward in state and action.",
-    "Jacobians": "Derivatives of the next state and the reward in state and action.",
     "Lyapunov exponent": "Growth of a small disturbance per step; above 0 it grows.",
     "saturated": "At its limit: no gradient passes.",
     "median": "Half of the seeds lie above, half below.",
@@ -323,7 +298,7 @@ _TERMS = {
     "shown": "Its 95% interval excludes the contrary.",
 }
 _ANY = re.compile(r"(?<![\w-])(" + "|".join(sorted(map(re.escape, _TERMS), key=len, reverse=True))
-                  + r")(?![\w-])")  # fmt: skip
+                  + r")(s?)(?![\w-])")  # fmt: skip
 
 
 def with_commands(text: str, words: Callable[[str], str] = escape) -> str:
@@ -342,10 +317,10 @@ def marked(text: str) -> str:
     met: set[str] = set()
 
     def mark(found: re.Match[str]) -> str:
-        term = found.group()
+        term = found.group(1)
         if term in met:
-            return term
+            return found.group()
         met.add(term)
-        return f'<abbr title="{escape(_TERMS[term])}" tabindex="0">{term}</abbr>'
+        return f'<abbr title="{escape(_TERMS[term])}" tabindex="0">{found.group()}</abbr>'
 
     return with_commands(text, lambda part: _ANY.sub(mark, escape(part)))

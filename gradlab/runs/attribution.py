@@ -43,9 +43,7 @@ _COLUMNS = (
     "account", "kind", "estimator", "horizon", "cause", "block", "output", "input", "step",
     "value", "se", "ci_low", "ci_high", "fraction", "fraction_low", "fraction_high",
 )  # fmt: skip
-_KINDS = (
-    "total", "shapley", "first", "last", "output", "input", "entry", "step", "replacement",
-)  # of parts of a bias  # fmt: skip
+_KINDS = ("total", "shapley", "first", "last", "entry", "step", "replacement")  # of a bias
 CANCELLING = 2.0  # a share beyond this multiple of the total stands against others that undo it
 
 
@@ -55,10 +53,8 @@ class Place:
 
     Attributes:
         kind: "total"; of a bias "shapley", "first", "last", "entry" (of one block, within the share
-            of one cause), "output" and "input" (entries of the Jacobians and gradients, every cause
-            but "states", summed by the coordinate that comes out or goes in), "step" and
-            "replacement"; of a variance "source" and "critics" (across critics, of the mean
-            gradient and so beside the sum).
+            of one cause), "step" and "replacement"; of a variance "source" and "critics" (across
+            critics, of the mean gradient and so beside the sum).
         cause: a key of `CAUSES` or `SOURCES`, a coordinate, or "A + B" of a replacement.
         block: "A", "B", "r_s", "r_a", "q_s", "q_a" or "K" (the policy's, along other states).
         output, input: names of coordinates; the output of a gradient is "reward" or "critic".
@@ -278,8 +274,6 @@ def _bias(results: SubstitutionResults, cell: int) -> Account:
         for k, label in enumerate(results.rows.labels)
         if label.cell == cell
     ]
-    for kind in ("output", "input"):
-        parts += _summed(kind, rows, split.total)
     for kind in ("entry", "step"):
         parts += [_part(at, share, split.total) for at, share in rows if at.kind == kind]
     best = best_replacement(game)
@@ -338,15 +332,3 @@ def _place(results: SubstitutionResults, label: Label) -> Place:
     inputs = actions if label.block in ("B", "r_a", "q_a") else states
     output = gradient if outputs is None else outputs[label.output]
     return Place("entry", label.cause, label.block, output, inputs[label.input])
-
-
-def _summed(kind: str, rows: Sequence[tuple[Place, Estimate]], total: Estimate) -> list[Part]:
-    """Entries by the coordinate that comes out or goes in, the largest first."""
-    sums: dict[str, Estimate] = {}
-    for at, share in rows:
-        if at.kind == "entry" and at.cause != "states":
-            name = str(getattr(at, kind))
-            before = sums.get(name, Estimate(0.0, np.zeros_like(share.left_out)))
-            sums[name] = Estimate(before.value + share.value, before.left_out + share.left_out)
-    parts = [_part(Place(kind, name), each, total) for name, each in sums.items()]
-    return sorted(parts, key=lambda part: -abs(part.value))

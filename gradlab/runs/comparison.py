@@ -8,7 +8,7 @@ error; otherwise the errors of both add. Biases are compared under one truth onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, nan
 from typing import Any
@@ -25,6 +25,9 @@ from gradlab.statistics.quantities import TABLE
 _PRIOR = "prior"  # parameters of a task that begin so describe its model, not the task
 _PER_BATCH = tuple(each.name for each in TABLE if each.per_batch)
 _RATIOS = ("mse", "relative_mse", "bias2", "variance", "variance_critics", "mean_norm", "snr")
+_NUMBERS = (
+    "first", "second", "difference", "se", "ci_low", "ci_high", "ratio", "ratio_low", "ratio_high",
+)  # fmt: skip
 _ASKED = (
     "model", "critic_hash", "critics", "starts", "seed", "horizon", "batch", "jacobian_noise",
 )  # fmt: skip
@@ -88,25 +91,23 @@ class Comparison:
 
 
 def compared(first: Profile, second: Profile, names: tuple[str, str] = ("A", "B")) -> Comparison:
-    """Two profiles side by side."""
-    one, other = first.config, second.config
-    _require("task", one.get("task"), other.get("task"), names)
-    ours, theirs = (_parameters(each) for each in (one, other))
-    for key in sorted(set(ours) | set(theirs)):
-        if not str(key).startswith(_PRIOR):
-            _require(f"the task's {key}", ours.get(key), theirs.get(key), names)
-    _require("policy", one.get("policy_hash"), other.get("policy_hash"), names)
-    for key, default in _SETTINGS.items():
-        _require(key, one.get(key, default), other.get(key, default), names)
-    actions = one.get("actions", {}), other.get("actions", {})
-    for name in set(actions[0]) & set(actions[1]):
-        what = f"the actions that carry θ in {name}"
-        _require(what, actions[0][name], actions[1][name], names)
-    if "cut" in (first.truth.get("status"), second.truth.get("status")) and _judged(first, second):
-        what = "the step T at which the truth is cut"
-        _require(what, first.truth.get("horizon"), second.truth.get("horizon"), names)
+    """Two profiles side by side.
+
+    Raises:
+        InputError: they are of different tasks, policies or truths, or share no estimator.
+    """
     horizons = tuple(h for h in first.horizons if h in second.horizons)
     estimators = tuple(name for name in first.estimators if name in second.estimators)
+    cut = "cut" in (first.truth.get("status"), second.truth.get("status"))
+    one, other = (
+        _shared(each, estimators, cut and _judged(first, second)) for each in (first, second)
+    )
+    for what in one | other:
+        if one.get(what) != other.get(what):
+            raise InputError(
+                f"{what} is {_short(one.get(what))} in {names[0]} and {_short(other.get(what))} in "
+                f"{names[1]}: share task, policy and truth"
+            )
     if not estimators or not horizons:
         raise InputError(
             f"{names[0]} has {', '.join(first.estimators)} and {names[1]} "
@@ -119,12 +120,17 @@ def compared(first: Profile, second: Profile, names: tuple[str, str] = ("A", "B"
     )  # fmt: skip
 
 
-def _require(what: str, one: object, other: object, names: tuple[str, str]) -> None:
-    if one != other:
-        raise InputError(
-            f"{what} is {_short(one)} in {names[0]} and {_short(other)} in {names[1]}: share task, "
-            f"policy and truth"
-        )
+def _shared(profile: Profile, estimators: Sequence[str], cut: bool) -> dict[str, object]:
+    """What both must have, by its name in a message."""
+    config, parameters = profile.config, sorted(_parameters(profile.config).items())
+    found: dict[str, object] = {"task": config.get("task")}
+    found |= {f"the task's {k}": v for k, v in parameters if not str(k).startswith(_PRIOR)}
+    found |= {"policy": config.get("policy_hash")}
+    found |= {key: config.get(key, default) for key, default in _SETTINGS.items()}
+    actions = config.get("actions", {})
+    found |= {f"the actions that carry θ in {x}": actions[x] for x in estimators if x in actions}
+    return found | ({"the step T at which the truth is cut": profile.truth.get("horizon")} if cut
+                    else {})  # fmt: skip
 
 
 def _short(value: object) -> str:
@@ -189,23 +195,14 @@ def _changed(first: Profile, second: Profile) -> dict[str, tuple[Any, Any]]:
 
 
 def _numbers(first: Estimate, second: Estimate, with_ratio: bool) -> dict[str, float]:
-    gap = difference(second, first)
+    gap, change = difference(second, first), second.value - first.value
     ratio = log_ratio(second, first) if with_ratio else None
-    numbers = {
-        "first": first.value,
-        "second": second.value,
-        "difference": second.value - first.value,
-        "se": gap.se,
-        "ci_low": gap.low,
-        "ci_high": gap.high,
-        "ratio": nan,
-        "ratio_low": nan,
-        "ratio_high": nan,
-    }
-    if ratio is None or not np.isfinite([ratio.low, ratio.high]).all():
-        return numbers
-    ends = {"ratio_low": exp(min(ratio.low, 700.0)), "ratio_high": exp(min(ratio.high, 700.0))}
-    return numbers | {"ratio": second.value / first.value} | ends
+    ends = (nan, nan, nan)
+    if ratio is not None and np.isfinite([ratio.low, ratio.high]).all():
+        low, high = (exp(min(each, 700.0)) for each in (ratio.low, ratio.high))
+        ends = second.value / first.value, low, high
+    numbers = (first.value, second.value, change, gap.se, gap.low, gap.high, *ends)
+    return dict(zip(_NUMBERS, numbers, strict=True))
 
 
 def _n(profile: Profile, estimator: str, quantity: str, horizon: int) -> int:

@@ -12,7 +12,6 @@ says what it is: the description of its arrays in the file.
                                                                         two: keys and values
     columns: Annotated[Mapping[str, Floats], stored("cell", each=("value", "se"))]
                                                                         one for each of these keys
-    starts: Annotated[int, stored("start")]                             the length of a dimension
     jumps: Annotated[Jumps | None, nested("jumps")]                     a group of its own
     findings: Annotated[tuple[Finding, ...], nested("findings")]        a group, a row each
     config: Annotated[Mapping[str, Any], attribute()]                   JSON beside the groups
@@ -143,8 +142,6 @@ def groups_of(value: Any, name: str) -> dict[str, dict[str, Array]]:
             continue
         if place.nested:
             made = _nested(content, field)
-        elif field.hint is int and place.dims:
-            made = {place.group or name: {place.dims[0]: counted(content, place.dims[0])}}
         elif place.optional and not len(content):
             continue
         else:
@@ -158,7 +155,10 @@ def groups_of(value: Any, name: str) -> dict[str, dict[str, Array]]:
     for group, arrays in groups.items():
         named = {dim for array in arrays.values() for dim in array.dims}
         shared = {dim: scales[dim] for dim in named & scales.keys() if dim not in arrays}
-        groups[group] = with_scales(shared | arrays)
+        several = (zip(x.dims, x.values.shape, strict=True) for x in arrays.values())
+        sizes = {dim: size for each in several for dim, size in each}
+        counts = {dim: counted(n, dim) for dim, n in sizes.items() if dim not in shared | arrays}
+        groups[group] = counts | shared | arrays
     return groups
 
 
@@ -204,18 +204,6 @@ def by_column(
         name: Array(values, (dim,), of_unit.get(name, ""), of_words.get(name, ""))
         for name, values in table.items()
     }
-
-
-def columns(group: Group, dim: str = "row") -> dict[str, NDArray[Any]]:
-    """What `by_column` was given."""
-    return {name: _along(group, name, (dim,)) for name in group if name != dim}
-
-
-def with_scales(group: Group) -> dict[str, Array]:
-    """The group, with a count along every dimension that none of its arrays names."""
-    several = (zip(each.dims, each.values.shape, strict=True) for each in group.values())
-    sizes = {dim: size for each in several for dim, size in each}
-    return {dim: counted(n, dim) for dim, n in sizes.items() if dim not in group} | dict(group)
 
 
 def counted(count: int, dim: str) -> Array:
@@ -390,8 +378,6 @@ def _dtype(hint: Any) -> Any:
 
 def _read(field: _Field, group: Group) -> Any:
     place, hint = field.place, field.hint
-    if hint is int and place.dims:
-        return len(group[place.dims[0]].values)
     columns = _columns(field)
     if place.optional and columns[0].name not in group:
         sizes = [len(group[dim].values) if dim in group else 0 for dim in place.dims[1:]]

@@ -115,18 +115,11 @@ _NOWHERE = At()
 class RowCollector:
     """Collects rows; `columns` is the table by column."""
 
-    parts: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    parts: list[pd.DataFrame] = field(default_factory=list)
 
     def add(self, section: str, quantity: str, estimates: Estimates, at: At = _NOWHERE) -> None:
         """One row per estimate."""
-        values = {
-            "section": section,
-            "block": at.block,
-            "output": at.output,
-            "input": at.input,
-            "step": at.step,
-            "x": at.x,
-            "quantity": quantity,
+        numbers = {
             "value": estimates.value,
             "se": estimates.se,
             "ci_low": estimates.low,
@@ -134,17 +127,13 @@ class RowCollector:
             "n": estimates.n,
             "method": estimates.method,
         }
-        rows = len(estimates.value)
-        self.parts.append(
-            {
-                name: np.broadcast_to(np.asarray(values[name], dtype=_kind(name)), (rows,)).copy()
-                for name in _COLUMNS
-            }
-        )
+        values = {"section": section, **vars(at), "quantity": quantity, **numbers}
+        self.parts.append(pd.DataFrame(values, index=range(len(estimates.value))))
 
     @property
-    def columns(self) -> dict[str, NDArray[Any]]:
-        return {name: np.concatenate([part[name] for part in self.parts]) for name in _COLUMNS}
+    def columns(self) -> _Columns:
+        table = pd.concat(self.parts)
+        return {name: table[name].to_numpy(_kind(name)) for name in _COLUMNS}
 
 
 def number(

@@ -33,6 +33,10 @@ TRUE_CELL: Cell = (_TRUTH, 0)
 PATHWISE, SCORE = "pathwise", "score function"
 _REFERENCES: tuple[Cell, ...] = (TRUE_CELL, (PATHWISE, 0), (SCORE, 0))
 UNIT = "discounted return"
+_COLUMNS = (
+    "estimator", "horizon", "status", "step", "moves", "update", "value", "ci_low", "ci_high",
+    "share", "share_low", "share_high", "n",
+)  # fmt: skip
 _LINEAR = 0.1  # largest even part of the return's change over its odd part
 
 
@@ -344,11 +348,10 @@ class Realised:
         update (is it the user's?), value, ci_low, ci_high (change of the return), share, share_low,
         share_high (of the gain of the `reference`), n.
         """
-        return pd.DataFrame(
-            [self._row(cell, k) for cell in self.cells for k in range(len(self.lengths))]
-        )
+        rows = [self._row(cell, k) for cell in self.cells for k in range(len(self.lengths))]
+        return pd.DataFrame(rows, columns=_COLUMNS)
 
-    def _row(self, cell: Cell, length: int) -> dict[str, object]:
+    def _row(self, cell: Cell, length: int) -> tuple[object, ...]:
         status: str = self.status_of(cell)
         ends = Interval(np.nan, np.nan, np.nan, "")
         value, share = np.nan, (np.nan, ends)
@@ -357,21 +360,9 @@ class Realised:
         if status == "stepped":
             value, ends = self.change(cell, length).value, self.ends(cell, length)
             share = self.share(cell, length) or share
-        return {
-            "estimator": cell[0],
-            "horizon": cell[1],
-            "status": status,
-            "step": float(self.lengths[length]),
-            "moves": self.moves[length],
-            "update": length == self.at,
-            "value": value,
-            "ci_low": ends.low,
-            "ci_high": ends.high,
-            "share": share[0],
-            "share_low": share[1].low,
-            "share_high": share[1].high,
-            "n": self.judges,
-        }
+        step = float(self.lengths[length]), self.moves[length], length == self.at
+        shared = share[0], share[1].low, share[1].high
+        return (*cell, status, *step, value, ends.low, ends.high, *shared, self.judges)
 
 
 def _apart(realised: _Share, promised: _Promised, allowed: float) -> bool:

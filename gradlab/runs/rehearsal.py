@@ -41,6 +41,9 @@ from gradlab.wording import beside, signed
 _Floats = NDArray[np.float64]
 _Bools = NDArray[np.bool_]
 _Integers = NDArray[np.int64]
+_COLUMNS = (
+    "estimator", "horizon", "updates", "value", "ci_low", "ci_high", "may_be_best", "holds", "n",
+)  # fmt: skip
 _SURER = 1.4  # times narrower than an interval that just leaves a value has to be, mostly
 _AFFORDABLE = 1e5  # judging starts
 RATE = 3e-4  # of updates, at most, where nobody gives one
@@ -310,23 +313,13 @@ class Rehearsal(Rule):
         Columns: estimator, horizon, updates, value, ci_low, ci_high (change of the return),
         may_be_best, holds (is this the length that the gradient holds for?), n.
         """
-        return pd.DataFrame(
-            [
-                {
-                    "estimator": cell[0],
-                    "horizon": cell[1],
-                    "updates": length,
-                    "value": (number := self.after(cell, length)).value,
-                    "ci_low": number.low,
-                    "ci_high": number.high,
-                    "may_be_best": bool(self.may_be_best[c, k]),
-                    "holds": self.holds(cell) == length,
-                    "n": number.n,
-                }
-                for c, cell in enumerate(self.cells)
-                for k, length in enumerate(self.lengths)
-            ]
-        )
+        rows = []
+        for c, cell in enumerate(self.cells):
+            for k, length in enumerate(self.lengths):
+                number, best = self.after(cell, length), bool(self.may_be_best[c, k])
+                holds = self.holds(cell) == length
+                rows.append((*cell, length, *number.estimate, best, holds, number.n))
+        return pd.DataFrame(rows, columns=_COLUMNS)
 
     def _peak(self, cell: Cell, low: float, high: float) -> Peak:
         c = self.cells.index(cell)

@@ -81,12 +81,27 @@ class Run:
         groups = groups_of(self, self.kind)
         if said := self._said():
             groups[_VERDICT] = table(said, Finding)
-        return Record(self._attributes(), groups)
+        objects = {"config": self.config, "environment": self.environment} | objects_of(self)
+        return Record(header(self.kind, **objects), groups)
 
     @cached_property
     def tree(self) -> xarray.DataTree:
-        """Every array with its dimensions, units and description; attributes are of "run"."""
-        return tree_of(self.record)
+        """Every array with its dimensions, units and description; attributes are of "run".
+
+        Raises:
+            InputError: xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise InputError("xarray is not installed: python -m pip install 'xarray'") from error
+        groups = {"/run": xarray.Dataset(attrs=dict(self.record.attributes))}
+        for name, arrays in self.record.groups.items():
+            groups[f"/{name}"] = xarray.Dataset({
+                key: (each.dims, each.values, {"units": each.unit, "description": each.description})
+                for key, each in arrays.items()
+            })  # fmt: skip
+        return xarray.DataTree.from_dict(groups)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -159,10 +174,6 @@ class Run:
     def _from(cls, record: Record, path: Path) -> Self:
         objects = described(record, *attributes_of(cls))
         return cls(**fields_of(cls, record.groups, cls.kind), **objects)
-
-    def _attributes(self) -> dict[str, Attribute]:
-        own = {"config": self.config, "environment": self.environment}
-        return header(self.kind, **(own | objects_of(self)))
 
     def __repr__(self) -> str:
         """What to do, and what is in it, in a few lines."""
@@ -261,22 +272,6 @@ def load(path: str | Path) -> Run:
         raise InputError(f"{path} holds {kind!r}, expected a run of {', '.join(KINDS)}")
     cls: type[Run] = imported(KINDS[kind])
     return cls.of_record(record, path)
-
-
-def tree_of(record: Record) -> xarray.DataTree:
-    """A record as xarray has it: a group each, attributes under "run"."""
-    try:
-        import xarray
-    except ImportError as error:
-        raise InputError("xarray is not installed: python -m pip install 'xarray'") from error
-    groups = {"/run": xarray.Dataset(attrs=dict(record.attributes))}
-    for name, arrays in record.groups.items():
-        variables = {
-            key: (each.dims, each.values, {"units": each.unit, "description": each.description})
-            for key, each in arrays.items()
-        }
-        groups[f"/{name}"] = xarray.Dataset(variables)
-    return xarray.DataTree.from_dict(groups)
 
 
 def header(

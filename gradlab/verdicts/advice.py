@@ -89,9 +89,11 @@ def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
         cell = rehearsed.chosen
         return (None, None) if cell is None or facts.lost(cell) else (cell, rehearsed.holds(cell))
     shown = facts.chosen is not None and facts.chosen.low > 0
-    if facts.best is not None and shown and not in_vain(facts, facts.best):
-        return facts.best, None
-    return (None, None) if steps is None or not steps.stepped else (helping(facts), None)
+    if facts.best is not None and shown:
+        stepped = steps is not None and facts.best in steps.stepped
+        if steps is None or not stepped or steps.helps(facts.best):
+            return facts.best, None
+    return helping(facts), None
 
 
 def helping(facts: Facts) -> Cell | None:
@@ -107,12 +109,6 @@ def lowers(facts: Facts, cell: Cell) -> bool:
     """Did one plain step along it, as long as an update or longer, lower the return?"""
     taken = facts.realised
     return taken is not None and cell in taken.stepped and taken.harms(cell)
-
-
-def in_vain(facts: Facts, cell: Cell) -> bool:
-    """Was a plain step taken along it, and not shown to raise the return?"""
-    taken = facts.realised
-    return taken is not None and cell in taken.stepped and not taken.helps(cell)
 
 
 def _missing(facts: Facts, cell: Cell, updates: int | None) -> _Missing:

@@ -50,9 +50,11 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
     cure = next(iter(account.cures), ())
     if best is not None:
         code, decision = _ADVICE[account.advice]
-        unsized = code == "fix" and decision == "pass" and not _told_apart(best)
+        # The whole that its share is of has noise of its own.
+        wide = not best.fraction_low > 0 or best.fraction_high - best.fraction_low > _WIDE
+        unsized = code == "fix" and decision == "pass" and wide
         code = "fix_unsized" if unsized else code
-        found.append(row(code, decision, _number(best, n), to_fix(cure), at))
+        found.append(row(code, decision, _number(best, n), _to_fix(cure), at))
     top = max(account.rows("shapley"), key=lambda part: part.fraction)
     highs = (part.fraction_high for part in account.rows("shapley") if part is not top)
     clear: Decision = "pass" if top.clear and top.fraction_low > max(highs) else "undecided"
@@ -102,7 +104,7 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Finding]:
     return found
 
 
-def to_fix(causes: Sequence[str]) -> str:
+def _to_fix(causes: Sequence[str]) -> str:
     """The parts of a learner that these causes belong to."""
     return " and ".join(dict.fromkeys(_FIXED[cause] for cause in causes))
 
@@ -110,11 +112,6 @@ def to_fix(causes: Sequence[str]) -> str:
 def _number(part: Part, starts: int) -> Number:
     """The part as a share of the whole."""
     return Number(part.fraction, part.fraction_low, part.fraction_high, starts)
-
-
-def _told_apart(part: Part) -> bool:
-    """Is its share known, beside its sign? The whole that it is a share of has noise of its own."""
-    return part.fraction_low > 0 and part.fraction_high - part.fraction_low <= _WIDE
 
 
 def screen(profile: Profile, attribution: Attribution, rest: Sequence[Finding]) -> Recommendation:
@@ -129,8 +126,8 @@ def screen(profile: Profile, attribution: Attribution, rest: Sequence[Finding]) 
         return Recommendation("none", (Field("fix first", _UNKNOWN), nothing), None, tuple(rest))
     first, account = found[0], _least(profile, attribution, names[0])
     fix = first.subject if account.advice in ("sure", "contested") else _UNKNOWN
-    rivals = " or ".join(map(to_fix, account.cures[1:3]))
-    largest = (each.sentence for each in found if each.code == "cause")
+    rivals = " or ".join(map(_to_fix, account.cures[1:3]))
+    largest = (f"{x.subject}, {x.measured}" for x in found if x.code == "cause")
     fields = (
         Field("fix first", fix),
         Field("why", _FEW if first.code == "cause" else first.sentence),

@@ -37,18 +37,13 @@ _CRITERIA: Mapping[str, tuple[str, str, str, str]] = {
     "direction": ("direction", "cosine_batch", "best direction", "best_direction"),
     "return": ("tested", "", "", "largest_return"),
 }
-_EXCLUDED = {
-    "truth": "its truth is another one",
-    "control": "it needs a differentiable simulator",
-    "states": "it needs the simulator's states",
-}
 _THEORY = ("theory", "theory_outside", "theory_none")
 _SHOWN = 0.005  # weights from which on they are a percent
 _MANY = 4  # gradients in a row that a field names before it counts
 
 
 def statements(choice: Choice) -> tuple[Finding, ...]:
-    """Horizon, direction, weights, what steps do, and who does not compete."""
+    """Horizon, direction, weights, and what steps do."""
     return tuple(_statements(choice))
 
 
@@ -65,8 +60,6 @@ def _statements(choice: Choice) -> Iterator[Finding]:
     if (decides := choice.best or choice.mse) is not None:
         yield from _weights(choice, decides)
     yield from _agreement(choice)
-    for name, why in choice.excluded.items():
-        yield Finding("not_competing", "skipped", label(name, choice.identities), at=_EXCLUDED[why])
 
 
 def cells_words(choice: Choice, cells: Iterable[Cell]) -> str:

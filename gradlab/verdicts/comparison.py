@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradlab.findings import Decision, Finding
+from gradlab.findings import Finding
 from gradlab.findings.checks import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import Number
 from gradlab.verdicts.phrases import SAME, held_ratio, missing, same
-from gradlab.verdicts.recommendation import Field, Light, Recommendation
-from gradlab.wording import gradient, listed, percent
+from gradlab.verdicts.recommendation import Field, Recommendation
+from gradlab.wording import label, listed, percent
 
 
 def screen(comparison: Comparison) -> Recommendation:
@@ -23,18 +23,18 @@ def screen(comparison: Comparison) -> Recommendation:
     for profile, name in zip((comparison.first, comparison.second), comparison.names, strict=True):
         if void := no_gradient(profile.sanity):
             why = Field("why", f"{name}: {void[0].sentence}")
-            return Recommendation("none", (Field("prefer", NEITHER), why), _FIGURE, rest)
+            return Recommendation("none", (Field("prefer", _NEITHER), why), _FIGURE, rest)
     ratios = {name: ratio for name in comparison.estimators if (ratio := _least(comparison, name))}
     A, B = comparison.names
     if not ratios:
         nothing = Field("why", f"no error of {A} and {B} is known to be above 0 in both")
         more = Field("decide", "measure more starts")
-        return Recommendation("none", (Field("prefer", NEITHER), nothing, more), _FIGURE, rest)
+        return Recommendation("none", (Field("prefer", _NEITHER), nothing, more), _FIGURE, rest)
     better = [name for name, ratio in ratios.items() if ratio.high < 0]
     worse = [name for name, ratio in ratios.items() if ratio.low > 0]
     alike = [name for name, ratio in ratios.items() if same(ratio)]
     open_ = [name for name in ratios if name not in (*better, *worse, *alike)]
-    prefer = NEITHER if not (better or worse) else B if not worse else A
+    prefer = _NEITHER if not (better or worse) else B if not worse else A
     if better and worse:
         prefer = "by the gradient you use"
     elif not (better or worse or open_):
@@ -44,7 +44,8 @@ def screen(comparison: Comparison) -> Recommendation:
     decided = ""
     if open_:
         nearest = min(open_, key=lambda name: -abs(ratios[name].value) / ratios[name].se)
-        decided = _more(comparison, ratios[nearest])
+        more = ratios[nearest].against(comparison.samples)
+        decided = f"{missing(more, 'samples in each')} decide"
         decided += f" for {_who(comparison, [nearest])}" * (len(open_) > 1)
     fields = (
         Field("prefer", prefer),
@@ -57,37 +58,12 @@ def screen(comparison: Comparison) -> Recommendation:
 
 
 _SHOWN = 60  # characters of a value
-NEITHER = "neither yet"
+_NEITHER = "neither yet"
 _FIGURE = "mse-ratio"
 
 
-def each_with_first(comparisons: Sequence[Comparison]) -> Recommendation:
-    """How many measurements differ from the first, decided gradient by gradient, and which."""
-    screens = [screen(comparison) for comparison in comparisons]
-    if len(screens) == 1:
-        return replace(screens[0], figure=None)
-    first, decided = comparisons[0].names[0], sum(each.light == "act" for each in screens)
-    many = f"{decided} of {len(screens)} comparisons with {first}, for every gradient (95%)"
-    rest = []
-    for comparison, each in zip(comparisons, screens, strict=True):
-        said = "; ".join(e.text for e in each.fields[:2])
-        decision: Decision = "pass" if each.light == "act" else "undecided"
-        rest.append(Finding("preferred", decision, comparison.names[1], at=said))
-    light: Light = "act" if decided == len(screens) else "choose"
-    fields = (Field("prefer", "pair by pair"), Field("decided", many))
-    return Recommendation(light, fields, None, tuple(rest))
-
-
 def _who(comparison: Comparison, names: Sequence[str]) -> str:
-    """The gradients, briefly where that names one alone."""
-    every = [_gradient(comparison, name).partition(" (")[0] for name in comparison.estimators]
-    each = [_gradient(comparison, name) for name in names]
-    brief = [one.partition(" (")[0] for one in each]
-    return listed([b if every.count(b) == 1 else e for e, b in zip(each, brief, strict=True)], 2)
-
-
-def _gradient(comparison: Comparison, name: str) -> str:
-    return gradient(comparison.first.identities[name])
+    return listed([label(name, comparison.first.identities) for name in names], 2)
 
 
 def _ratio(comparison: Comparison, name: str, ratio: LogRatio) -> Field:
@@ -125,14 +101,10 @@ def comparison_verdict(comparison: Comparison) -> tuple[Finding, ...]:
         found.append(Finding("less_compared", "skipped", n=n, at=comparison.skipped))
     for name in comparison.estimators:
         if ratio := _least(comparison, name):
-            whose, at = _gradient(comparison, name), f"from {A} to {B}"
+            whose, at = _who(comparison, [name]), f"from {A} to {B}"
             shown = held_ratio("error_ratio", ratio, n, 1.0, "either", whose, at)
             found.append(replace(shown, decision="pass", more=0) if same(ratio) else shown)
     return tuple(found)
-
-
-def _more(comparison: Comparison, ratio: LogRatio) -> str:
-    return f"{missing(ratio.against(comparison.samples), 'samples in each')} decide"
 
 
 def _samples(comparison: Comparison) -> str:

@@ -159,6 +159,10 @@ def facts(profile: Profile) -> Facts:
     truth, checked, own = profile.truth, profile.sanity, competing(profile.identities)
     gains = profile.numbers("gain") if truth["admissible"] else {}
     taken, jumps, status = profile.realised, profile.jumps, str(truth.get("status", "none"))
+    try:
+        seconds = float(profile.environment.get("measured_seconds", "nan"))
+    except ValueError:
+        seconds = nan
     # A truth that is precise or cut is carried by many.
     few = truth.get("carried_by_few", False) and status == "imprecise"
     return Facts(
@@ -171,7 +175,7 @@ def facts(profile: Profile) -> Facts:
         identities=profile.identities,
         gains=gains,
         leading=leading(profile),
-        seconds=_seconds(profile),
+        seconds=seconds,
         batch_gains=profile.numbers("cosine_batch") if gains else {},
         errors=profile.numbers("relative_mse"),
         cosines=profile.numbers("cosine"),
@@ -186,11 +190,3 @@ def facts(profile: Profile) -> Facts:
         void=failed_premises(checked),
         detached=detached(checked),
     )
-
-
-def _seconds(profile: Profile) -> float:
-    """Of the measurement alone."""
-    try:
-        return float(profile.environment.get("measured_seconds", "nan"))
-    except ValueError:
-        return nan

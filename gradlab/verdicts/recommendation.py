@@ -62,6 +62,11 @@ class Follow:
         return imported("gradlab.measurement.following:task_of")(self.config)
 
 
+def _text_of(name: str) -> Any:
+    """A property with the text of one field."""
+    return property(lambda shown: shown.field(name))
+
+
 @dataclass(frozen=True)
 class Recommendation:
     """What a reader sees first.
@@ -110,25 +115,8 @@ class Recommendation:
         """The light in words."""
         return self.word or LIGHTS[self.light]
 
-    @property
-    def use(self) -> str:
-        return self.field("use")
-
-    @property
-    def gain(self) -> str:
-        return self.field("gain")
-
-    @property
-    def tested(self) -> str:
-        return self.field("tested")
-
-    @property
-    def avoid(self) -> str:
-        return self.field("avoid")
-
-    @property
-    def fix_first(self) -> str:
-        return self.field("fix first")
+    use, gain, tested = _text_of("use"), _text_of("gain"), _text_of("tested")
+    avoid, fix_first = _text_of("avoid"), _text_of("fix first")
 
     @property
     def horizon(self) -> int | None:

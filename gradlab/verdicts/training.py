@@ -212,8 +212,7 @@ def screen(runs: Mapping[str, Training]) -> Recommendation:
     light, said = _several(runs) if several else _one(*next(iter(runs.items())))
     word = "Undecided" if light == "choose" else ""  # nobody has anything to choose
     fields = tuple(Field(name, text, _HOW.get(name, "")) for name, text in said.items() if text)
-    figure = "returns-best" if several else "returns"
-    return Recommendation(light, fields, figure, tuple(rest), word=word)
+    return Recommendation(light, fields, "returns", tuple(rest), word=word)
 
 
 def _one(name: str, run: Training) -> tuple[Light, dict[str, str]]:

@@ -58,48 +58,53 @@ def task(reward=cost, push: float = PUSH, model: float = 0.8, starts=draws) -> T
 
 
 CASES = {
-    "zero reward": (task(lambda s, a: 0 * s[:, 0]), Linear(), Quadratic(), "Every return is 0"),
+    "zero reward": (task(lambda s, a: 0 * s[:, 0]), Linear(), Quadratic(), "Constant reward: 0"),
     "constant reward": (
-        task(lambda s, a: 0 * s[:, 0] + 1), Linear(), Quadratic(), "Every return is ",
+        task(lambda s, a: 0 * s[:, 0] + 1), Linear(), Quadratic(), "Constant reward: ",
     ),
     "dead output": (
-        task(), Linear(lambda x: torch.relu(x - 1e3)), Quadratic(), "Moving θ by a tenth",
+        task(), Linear(lambda x: torch.relu(x - 1e3)), Quadratic(), "Policy without effect",
     ),
     "saturated output": (
-        task(), Linear(lambda x: torch.tanh(x + 50)), Quadratic(), "Moving θ by a tenth",
+        task(), Linear(lambda x: torch.tanh(x + 50)), Quadratic(), "Policy without effect",
     ),
     "a threshold": (
         task(), Linear(lambda x: 0 * x + ((x + 1).abs() < 0.01), 0.0, -1.0), Quadratic(),
-        "The true gradient is exactly 0 although",
+        "Return without derivative",
     ),
     "ignored actions": (
-        task(lambda s, a: -(s**2).sum(1), push=0.0), Linear(), Quadratic(), "Moving θ by a tenth",
+        task(lambda s, a: -(s**2).sum(1), push=0.0), Linear(), Quadratic(), "Policy without effect",
     ),
     "lost in rounding": (
-        task(lambda s, a: -(s**2).sum(1), push=1e-20), Linear(), Quadratic(), "Moving θ by a tenth",
+        task(lambda s, a: -(s**2).sum(1), push=1e-20), Linear(), Quadratic(),
+        "Policy without effect",
     ),
     "a detached action": (
         Task("planted", world(cut=lambda s, a: (s, a.detach())), world(), draws, 0.9, 3),
-        Linear(), Quadratic(), "2 of 9 derivatives of the simulator's step by its action",
+        Linear(), Quadratic(), "Derivatives of 0: simulator's step by its action, 2 of 9",
     ),
     "a policy that detaches the state": (
         task(), Linear(sees=lambda s: s.detach()), Quadratic(),
-        "2 of 2 derivatives of the policy's action",
+        "Derivatives of 0: policy's action by its state, 2 of 2",
     ),
     "a detached state": (
         Task("planted", world(), world(cut=lambda s, a: (s.detach(), a)), draws, 0.9, 3),
-        Linear(), Quadratic(), "3 of 9 derivatives of the prior model's step by its state",
+        Linear(), Quadratic(), "Derivatives of 0: prior model's step by its state, 3 of 9",
     ),
     "another derivative": (
         Task(
             "planted", world(cut=lambda s, a: (s, a.detach() + 3 * (a - a.detach()))), world(),
             draws, 0.9, 3,
         ),
-        Linear(), Quadratic(), "The simulator's ∂f/∂a is off by over 10%",
+        Linear(), Quadratic(), "Simulator's wrong derivative: ∂f/∂a",
     ),
-    "a critic of another scale": (task(), Linear(), Quadratic(0.02), "The critic's values are"),
+    "a critic of another scale": (
+        task(), Linear(), Quadratic(0.02), "Critic's values over returns",
+    ),
     "a critic of the other sign": (
-        task(), Linear(), Quadratic(-4.0), "The critic's values are",
+        task(), Linear(), Quadratic(-4.0), "Critic's values over returns",
     ),
-    "a critic that is turned": (task(), Linear(), Quadratic(-4.0, -13.0), "Where the critic rises"),
+    "a critic that is turned": (
+        task(), Linear(), Quadratic(-4.0, -13.0), "Returns over the critic's changes",
+    ),
 }  # fmt: skip

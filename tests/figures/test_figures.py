@@ -205,9 +205,9 @@ def test_an_update_beyond_the_axis_is_a_triangle_that_says_its_value():
     columns = ["estimator", "horizon", "share", "share_low", "share_high", "update"]
     ax = figures.gain(gains(), pd.DataFrame(rows, columns=columns), ax=Figure().add_subplot())
     dots = {each.get_marker(): each for each in ax.lines if len(each.get_xdata()) == 1}
-    assert dots["o"].get_xydata()[0] == pytest.approx([1, 30])
+    assert dots["o"].get_xydata()[0] == pytest.approx([1, 0.3])
     assert dots["o"].get_label() == "_model, first action"
-    assert dots["v"].get_xydata()[0] == pytest.approx([2, -110])
+    assert dots["v"].get_xydata()[0] == pytest.approx([2, -1.1])
     assert dots["v"].get_label() == "_model, first action (−400%)"
 
 
@@ -232,12 +232,15 @@ def test_one_function_draws_any_quantity_with_its_thresholds_and_the_best():
         figures.lines(planted.table(), quantity="mse", x="step")
 
 
-def test_bars_begin_where_the_one_before_ends_and_a_matrix_shows_every_cell():
-    rows = [(2, "a", 3.0), (2, "b", -1.0), (2, "total", 2.0)]
-    shares = pd.DataFrame(rows, columns=["horizon", "cause", "value"])
-    ax = figures.bars(shares.assign(ci_low=shares["value"], ci_high=shares["value"]))
-    ends = [(p.get_y(), p.get_y() + p.get_height()) for p in ax.patches if p.get_height()]
-    assert ends == [(0.0, 0.75), (0.75, 0.5)]
+def test_bars_have_the_intervals_and_a_matrix_shows_every_cell():
+    rows = [(2, "a", 3.0), (2, "b", -1.0), (5, "a", 2.0)]
+    shares = pd.DataFrame(rows, columns=["output", "cause", "value"])
+    ax = figures.bars(shares.assign(ci_low=shares["value"] - 1, ci_high=shares["value"] + 2))
+    drawn = {each.get_label(): each for each in ax.containers}
+    assert list(drawn["a"].lines[0].get_ydata()) == [3.0, 2.0]
+    (bar,) = drawn["b"].lines[2][0].get_segments()
+    assert bar[:, 1].tolist() == [-2.0, 1.0]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["2", "5"]
     cells = pd.DataFrame({"output": ["u", "v"], "input": ["x", "x"], "value": [0.5, -0.02]})
     ax = figures.matrix(cells, percent=True)
     assert [text.get_text() for text in ax.texts if "%" in text.get_text()] == ["+50%", "−2%"]

@@ -204,7 +204,7 @@ def test_constant_dimensions_are_named_and_the_rest_is_learned(loss, record, tmp
     flat = replace(record, action=torch.full_like(record.action, 0.5), reward=0 * record.reward)
     assert fit(flat, tmp_path, "--loss", loss, "--steps", "2") == 0
     text = said(capsys)
-    assert "constant in these data" in text and f": {record.action_names[0]}, reward." in text
+    assert "Constant in these data" in text and f"({record.action_names[0]}, reward" in text
     fitted = records.read(tmp_path / "m.h5")
     assert np.isfinite(fitted.groups["curves"]["held_out"].values).all()
     assert fitted.attributes["loss"] == loss

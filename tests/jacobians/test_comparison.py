@@ -546,7 +546,7 @@ def test_a_wrong_entry_is_red_and_named(system, width, fault, named):
     if fault is transposed and width == 3:
         named = named.replace("s0'", "s2'")
     assert first.light == "none"
-    assert first.fix_first == f"the simulator's {named} is not that of its step"
+    assert first.fix_first == f"own derivatives are wrong ({named})"
     assert len(first.fields) == 1
     wrong = said(run, "jacobians.wrong")
     assert (wrong.decision, wrong.at) == ("fail", named) and wrong.value > 0

@@ -184,7 +184,6 @@ class Flight:
     sizes: Annotated[
         Mapping[str, float], stored("size", name=("constant", "size"), unit=("", "kg"))
     ]
-    starts: Annotated[int, stored("start")]
     lost: Annotated[float, stored(unit="kg")]
     steps: Annotated[int, stored()]
     note: str = "the caller's"
@@ -195,7 +194,7 @@ def flight():
         cells=(("a", 0), ("b", 5)), words=("up", "down"),
         values=np.array([[1.0, np.nan, 3.0], [4.0, 5.0, 6.0]]), extra=np.arange(3.0),
         points=(Point("p", True, np.arange(3.0)), Point("q", False, np.ones(3), "new")),
-        sizes={"m": 2.5}, starts=4, lost=float("nan"), steps=7,
+        sizes={"m": 2.5}, lost=float("nan"), steps=7,
     )  # fmt: skip
 
 
@@ -208,7 +207,7 @@ def on_disk(value, folder):
 def test_every_value_comes_back_through_a_file(tmp_path):
     found = flight()
     again = layout.value_of(Flight, {"flight": on_disk(found, tmp_path)}, "flight")
-    for name in ("cells", "words", "sizes", "starts", "steps", "note"):
+    for name in ("cells", "words", "sizes", "steps", "note"):
         assert getattr(again, name) == getattr(found, name)
     for name in ("values", "extra", "lost"):
         assert np.array_equal(getattr(again, name), getattr(found, name), equal_nan=True)
@@ -224,11 +223,11 @@ def test_a_group_names_its_arrays_dimensions_and_units(tmp_path):
         "words": (("cell",), ""), "time": (("time",), ""), "values": (("cell", "time"), "m"),
         "extra": (("time",), ""), "point": (("point",), ""), "name": (("point",), ""),
         "good": (("point",), ""), "height": (("point", "time"), "m"), "kind": (("point",), ""),
-        "size": (("size",), "kg"), "constant": (("size",), ""), "start": (("start",), ""),
+        "size": (("size",), "kg"), "constant": (("size",), ""),
         "lost": ((), "kg"), "steps": ((), ""),
     }  # fmt: skip
     assert group["cell"].values.tolist() == [0, 1] and group["at"].values.tolist() == [0, 5]
-    assert group["size"].values.tolist() == [2.5] and len(group["start"].values) == 4
+    assert group["size"].values.tolist() == [2.5]
 
 
 def test_an_optional_array_without_entries_is_left_out(tmp_path):
@@ -262,7 +261,7 @@ def test_rows_and_columns_of_a_table_come_back():
     (again,) = layout.rows(Point, layout.table(points, Point))
     assert again.name == "p" and np.array_equal(again.curve, points[0].curve)
     columns = {"x": np.arange(3), "y": np.ones(3)}
-    assert layout.columns(layout.by_column(columns)).keys() == columns.keys()
+    assert layout.by_column(columns).keys() == {"row", *columns}
 
 
 def test_a_header_names_the_run_and_what_is_wrong_with_a_file():

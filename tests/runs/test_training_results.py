@@ -111,8 +111,8 @@ def test_two_horizons_are_one_curve_and_the_rules():
     assert labels == ["h = 25, measured", "h = 25, rule"]
     drawn = next(line for line in axes[0].lines if line.get_label() == labels[0])
     assert drawn.get_ydata() == pytest.approx([0.9, 0.2, 0.2, 0.2])
-    low, high = axes[1].get_ylim()
-    assert low * high == pytest.approx(1) and 0.3 < low < 0.5
+    seeds = [each for each in axes[1].lines if len(each.get_xdata()) > 2]
+    assert len(seeds) > 1 and axes[1].get_yscale() == "log"
     plt.close(fig)
 
 

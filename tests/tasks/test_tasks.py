@@ -454,7 +454,7 @@ def test_truth_and_returns_are_those_of_the_trimmed_law():
     assert gap > 4 * plain.truth["standard_error"]
     with pytest.raises(InputError, match=r"the task's trim_starts is None in A and 0\.3 in B"):
         compared(plain, narrow)
-    notice = "Starts trimmed to the central 70% of their law: another question than the task's own"
+    notice = "Starts trimmed to the central 70%: another question"
     assert advice(narrow).notice.startswith(notice) and not advice(plain).notice
 
 

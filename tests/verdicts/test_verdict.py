@@ -125,7 +125,8 @@ def test_without_a_truth_only_the_agreement_of_estimators_is_said():
     sentences = verdict(profile(admissible=False, status="none", reason="no truth here"), known)
     codes = [each.code for each in sentences]
     assert codes == ["truth_none", "variance_slope", "agreement"]
-    assert "between model and mixed is 0.80 (CI 0.70–0.90) at h = 3" in sentences[2].sentence
+    assert (sentences[2].subject, sentences[2].at) == ("model and mixed", "h = 3")
+    assert "0.80 (CI 0.70–0.90)" in sentences[2].sentence
     lost = (*cells, Number(nan, -1.0, -0.04, 256))
     # The square of a norm is corrected for noise: near zero a quotient is no cosine.
     noise = (*cells, Number(950.0, -1.0, 1.0, 256))
@@ -196,8 +197,8 @@ def test_gradients_of_one_kind_are_told_apart_where_both_are_compared():
         )
         return _who(compared, names[:2])
 
-    assert named("model", "data") == "the model gradient and the data gradient"
-    both = "the model gradient (first action) and the model gradient (BPTT)"
+    assert named("model", "data") == "model, first action and data (critic only)"
+    both = "model, first action and model, BPTT"
     assert named("model", "model_all", "data") == both
 
 
@@ -330,7 +331,7 @@ def test_a_share_is_named_where_its_own_interval_tells_it(low, high, known):
     for rivals in ((), (("A",),)):
         noised = attribution({"B": 0.8}, replaced=noisy, cures=(("B",), *rivals))
         shown = screen(FLAT, noised, sentences(noised, FLAT))
-        assert ("by 67%" in shown.field("why")) == (DERIVATIVES in told(noised)) == known
+        assert ("67%" in shown.field("why")) == (DERIVATIVES in told(noised)) == known
         assert percent(low).removesuffix("%") in shown.field("why") or not known
         assert shown.fix_first == "the model's derivatives"
         assert (shown.light == "act") == (not rivals) == (not shown.field("not excluded"))

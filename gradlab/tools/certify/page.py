@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from gradlab import figures
 from gradlab.figures import style
-from gradlab.figures.plots import marks
+from gradlab.figures.plots import bars
 from gradlab.figures.style import DERIVATIVES
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import Page, Section, method, panel
@@ -32,7 +32,7 @@ def certified_errors(
     drawn = drawn.assign(output=worst["stratum"].map(WHERE), block=worst["block"])
     series = {DERIVATIVES[str(block)]: own for block, own in drawn.groupby("block", sort=False)}
     ax.set_yscale("log" if series else "linear")
-    return marks(
+    return bars(
         series, ax, "Relative error of every block", "‖J − D‖ / ‖D‖", along="median, 95%, largest",
         level=fail_above, empty="no state could be judged",
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 
 from gradlab import figures
 from gradlab.figures import style
-from gradlab.figures.plots import Series, lines, marks, rows, scaled
+from gradlab.figures.plots import Series, bars, lines, rows, scaled
 from gradlab.figures.style import BLUE, INK, MUTED, SIZE, VERMILION, Look
 from gradlab.findings import Decision, Finding, failed
 from gradlab.findings.tools import phrase
@@ -378,7 +378,7 @@ PLOTS = (
          each(_FLAGS, "time"), {"along": "step t", "percent": True}),
     Plot("growth", _GROWTH, "Growth of a gradient.", lines, "Growth of the chained Jacobians",
          "log₁₀ of the singular value", _grown, {"along": "steps chained"}),
-    Plot("exponents", _GROWTH, "The first decides.", marks, "Lyapunov exponents", "λ per step",
+    Plot("exponents", _GROWTH, "The first decides.", bars, "Lyapunov exponents", "λ per step",
          each(_LOOPS, "exponent", "λ"), {"along": "direction, fastest first", "least": -1.0}),
     Plot("chain-error", _GROWTH, "Beyond 1 a zero is better.", lines,
          "Error of the chained Jacobians", "relative error", _chained,
@@ -395,7 +395,7 @@ def panels(run: JacobianRun) -> list[Panel]:
     height = max(SIZE[1], min(_SIDE * (len(run.state_names) + 3), 2 * SIZE[1]))
     maps = [
         panel(f"entries-{name}", section, caption, figures.matrix, found, height, title=title,
-              unit=unit, decades=4, least=1e-3)
+              unit=unit, decades=4, least=1e-3, apart=True)
         for name, (section, caption, title, unit) in _MAPS.items()
         if not (found := run.rows("entry", quantity=name)).empty
     ]  # fmt: skip

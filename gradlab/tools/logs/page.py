@@ -6,7 +6,7 @@ from math import inf
 
 import pandas as pd
 
-from gradlab.figures.plots import Series, lines, marks, rooted, rows, scaled
+from gradlab.figures.plots import Series, bars, lines, rooted, rows, scaled
 from gradlab.figures.style import BLUE, MUTED, PURPLE, VERMILION, Look
 from gradlab.reporting.long_page import Plot, drawn, each, long_page, one
 from gradlab.reporting.output import Kind
@@ -70,7 +70,7 @@ PLOTS = (
          {"log": True, "decades": 6}),
     Plot("critics", _NOISE, "The same data, other critics.", lines, "Where the critics disagree",
          "share of the gradient's norm", _between, {"percent": True}),
-    Plot("direction", _MODEL, "Where to refit.", marks,
+    Plot("direction", _MODEL, "Where to refit.", bars,
          "The model's derivatives against neighbours", "share", _neighbours,
          {"along": "output", "level": 1.0, "percent": True, "least": 0.0}),
     Plot("prediction", _MODEL, "At 100% it knows nothing.", lines, "How far the model predicts",

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from gradlab.figures import style
-from gradlab.figures.plots import ENDS, Series, lines, marks
+from gradlab.figures.plots import ENDS, Series, bars, lines
 from gradlab.figures.style import (
     BLUE,
     CYAN,
@@ -122,7 +122,7 @@ def _ratios(
         for look, each in series.items():
             clipped = {end: each[own].clip(1 / _REACH, _REACH) for end, own in ends.items()}
             known[look] = each.assign(**clipped)
-    return marks(
+    return bars(
         known, ax, title, _OVER, along=along, level=1.0, notes=[*notes, *_beyond(rows)], empty=why
     )
 
@@ -184,7 +184,7 @@ def remedy_marks(
         label = QUANTITIES.get(beside, beside)
         series[replace(_STAR, label=label)] = starred.assign(output=starred["model"])
     title = QUANTITIES.get(quantity, quantity)
-    return marks(series, ax, title, unit, along="model", empty="not measured")
+    return bars(series, ax, title, unit, along="model", empty="not measured")
 
 
 def _named(rows: pd.DataFrame, column: str) -> list[str]:

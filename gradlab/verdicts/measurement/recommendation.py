@@ -146,12 +146,22 @@ def recommendation(facts: Facts, rest: tuple[Finding, ...] = ()) -> Recommendati
     advice = advise(facts)
     cell, contradiction, told = advice.cell, advice.contradiction, facts.rehearsal
     if facts.law != "visited" and not facts.gains and facts.errors and not facts.void:
-        return _at_given_states(facts, rest)
+        return Recommendation("choose", _fields(*_at_given_states(facts)), "mse", rest)
     guessed, facts = facts, believed(facts, contradiction is not None and cell is not None)
     fields: _Texts = {"use": KEEP}
     if cell is not None:
         rest = (*_beside(facts, advice, cell), *rest)
-        fields = _use(facts, advice, cell)
+        gain = facts.chosen if cell == facts.best else facts.gains.get(cell)
+        fix = facts.void[0].remedy.removesuffix(".") if facts.void else ""
+        if not fix and contradiction is not None:
+            fix = _contradicted(facts, contradiction)["fix first"]
+        fields = {
+            "use": _which(facts, advice, cell),
+            "gain": "" if gain is None else f"{gain_text(gain)} of the best step",
+            "tested": _tested(facts, advice, cell),
+            "avoid": _harmful(facts, cell, advice.updates),
+            "fix first": fix or _few(facts) or first_to_fix(facts, cell),
+        }
     elif facts.void:
         fields["why"] = facts.void[0].said.removesuffix(".")
     elif contradiction is not None:
@@ -167,7 +177,7 @@ def recommendation(facts: Facts, rest: tuple[Finding, ...] = ()) -> Recommendati
         length = told.again_horizon if told.repeated(cell) else told.horizon
         batch = states_each(told.batch, facts.batch)
         how["tested"] = f"J(θ_k) − J(θ_0) over {length:,} steps, batches of {batch}, fresh starts"
-    shown = [Field(name, text, how.get(name, "")) for name, text in fields.items() if text]
+    shown = _fields(fields, how)
     room = tuple(each for each in shown if len(shown) <= MOST or each.name != "avoid")
     follow = None
     if cell is not None:  # the configuration of the measurement is the caller's
@@ -182,18 +192,8 @@ def recommendation(facts: Facts, rest: tuple[Finding, ...] = ()) -> Recommendati
 _Texts = dict[str, str]
 
 
-def _use(facts: Facts, advice: Advice, cell: Cell) -> _Texts:
-    gain = facts.chosen if cell == facts.best else facts.gains.get(cell)
-    fix = facts.void[0].remedy.removesuffix(".") if facts.void else ""
-    if not fix and advice.contradiction is not None:
-        fix = _contradicted(facts, advice.contradiction)["fix first"]
-    return {
-        "use": _which(facts, advice, cell),
-        "gain": "" if gain is None else f"{gain_text(gain)} of the best step",
-        "tested": _tested(facts, advice, cell),
-        "avoid": _harmful(facts, cell, advice.updates),
-        "fix first": fix or _few(facts) or first_to_fix(facts, cell),
-    }
+def _fields(texts: _Texts, how: _Texts) -> tuple[Field, ...]:
+    return tuple(Field(name, text, how.get(name, "")) for name, text in texts.items() if text)
 
 
 def _which(facts: Facts, advice: Advice, cell: Cell) -> str:
@@ -436,27 +436,21 @@ def _critic(facts: Facts, cell: Cell, made: int | None) -> Finding | None:
     return row("updates_of", "pass", told.after(data, made), who, updates(made))
 
 
-def _at_given_states(facts: Facts, rest: tuple[Finding, ...]) -> Recommendation:
-    """Under matched truths: which gradient is nearest to its own, and that this is no gain."""
-    cell = min(
-        (each for each in facts.errors if each[0] in facts.own),
-        key=lambda each: facts.errors[each].value,
-    )
-    error = facts.errors[cell]
-    nearest = "most accurate", _where(facts, cell)
-    if not error.high < 1:
-        nearest = "why", "no gradient is shown to be better than a zero gradient"
-    level = with_interval(*error.estimate)
-    if error.spans_decades:
-        level = f"unknown ({error.n:,} starts)"
-    found = [
-        Field("use", KEEP),
-        Field(*nearest),
-        Field("error", level, "E|mean of N′ gradients − truth|² over |truth|²"),
-    ]
-    if cell in facts.cosines:
-        angle = facts.cosines[cell]
-        text = turned(angle.clipped, angle.low, angle.high)
-        found.append(Field("cosine", text, "⟨g, truth⟩/(|g||truth|)"))
-    found.append(Field("decide", "leave out --law start"))
-    return Recommendation("choose", tuple(found), "mse", rest)
+def _at_given_states(facts: Facts) -> tuple[_Texts, _Texts]:
+    """Under matched truths: which gradient is nearest to its own, and that this is no gain; and how
+    that was measured."""
+    own = (each for each in facts.errors if each[0] in facts.own)
+    cell = min(own, key=lambda each: facts.errors[each].value)
+    error, angle = facts.errors[cell], facts.cosines.get(cell)
+    few = f"unknown ({error.n:,} starts)"
+    return {
+        "use": KEEP,
+        "most accurate": _where(facts, cell) if error.high < 1 else "",
+        "why": "" if error.high < 1 else "no gradient is shown to be better than a zero gradient",
+        "error": few if error.spans_decades else with_interval(*error.estimate),
+        "cosine": "" if angle is None else turned(angle.clipped, angle.low, angle.high),
+        "decide": "leave out --law start",
+    }, {
+        "error": "E|mean of N′ gradients − truth|² over |truth|²",
+        "cosine": "⟨g, truth⟩/(|g||truth|)",
+    }

@@ -97,7 +97,8 @@ def verdict(profile: Profile, found: Basis | None = None) -> tuple[Finding, ...]
     """
     known: Basis = profile.evidence if found is None else found
     judged, rare = judged_estimator(profile), concentration(profile.sanity)
-    name = _advised(profile, known.facts) or judged
+    cell = None if known.facts is None else advise(known.facts).cell
+    name = cell[0] if cell is not None and any(horizons_of(profile, cell[0])) else judged
     premises = failed_premises(profile.sanity)
     failed = (each for each in every_check(profile) if each.decision == "fail")
     numbers: list[Finding] = []
@@ -114,16 +115,14 @@ def verdict(profile: Profile, found: Basis | None = None) -> tuple[Finding, ...]
         # Who points where the others do: all that can be said of directions without a truth.
         told = statements(known.choice)
         numbers += [each for each in told if each.code in ("agreement", "no_agreement")]
-    given = [*_jumps(profile), _truth(profile)]
+    truth = truth_finding(profile.truth)
+    nothing = (profile.truth.get(each, 1.0) == 0 for each in ("standard_error", "norm"))
+    if profile.truth["admissible"] and all(nothing):
+        truth = Finding("truth_zero", "fail", n=int(profile.config["starts"]))
+    given = [*_jumps(profile), truth]
     doubts = [each for each in given if each.decision != "pass"]
     sound = [each for each in given if each.decision == "pass"]
     return (*premises, *doubts, *(e for e in failed if e not in premises), *numbers, *sound)
-
-
-def _advised(profile: Profile, read: Facts | None) -> str | None:
-    """The gradient to follow, where it was measured over horizons."""
-    cell = None if read is None else advise(read).cell
-    return cell[0] if cell is not None and any(horizons_of(profile, cell[0])) else None
 
 
 def every_check(profile: Profile) -> tuple[Finding, ...]:
@@ -174,14 +173,6 @@ def _jumps(profile: Profile) -> Iterator[Finding]:
             "jumps", decision, how, brought, threshold=found.promised, n=found.samples, at=at,
             more=found.missing,
         )  # fmt: skip
-
-
-def _truth(profile: Profile) -> Finding:
-    """What every bias is measured against, or why there is none."""
-    nothing = (profile.truth.get(each, 1.0) == 0 for each in ("standard_error", "norm"))
-    if profile.truth["admissible"] and all(nothing):
-        return Finding("truth_zero", "fail", n=int(profile.config["starts"]))
-    return truth_finding(profile.truth)
 
 
 def _errors(profile: Profile, name: str) -> Iterator[Finding]:
