@@ -83,19 +83,6 @@ def makes(name: str, found: Any, word: str = "task") -> bool:
     return named and inspect.isroutine(found) and needs_nothing(found)
 
 
-def candidates(file: str, kinds: type | tuple[type, ...], word: str) -> list[str]:
-    """Names of a file that "PATH.py:NAME" takes where one of those kinds is wanted."""
-    module, found = executed(file), []
-    for name in own_names(module):
-        held = getattr(module, name)
-        if makes(name, held, word):
-            with contextlib.suppress(InputError):
-                held = called(f"{file}:{name}", held)
-        if isinstance(held, kinds):
-            found.append(name)
-    return found
-
-
 def load_made(name: str) -> Any:
     """The object that "PATH.py:NAME" returns, if it needs no arguments, else the object itself."""
     target = load_object(name)

@@ -30,7 +30,6 @@ _HEADINGS = {
     "tasks": "tasks:",
     "estimators": "estimators:",
     "measure --also": "estimators of `gradlab measure --also`:",
-    "named estimators": "estimators of gradlab.gradients.named, in Python:",
     "algorithms": "algorithms: source; policy, gradient, critic's target; model, data",
     "losses": "losses of a learned model, `--loss` of fit and train (sobolev: of fit alone):",
     "remedies": "remedies of a learned model:",

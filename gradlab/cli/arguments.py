@@ -25,7 +25,7 @@ from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.options import check, named
 from gradlab.storage import records
-from gradlab.user_code import is_user_function
+from gradlab.user_code import executed, is_user_function, own_names
 from gradlab.validation import LARGEST
 
 if TYPE_CHECKING:
@@ -269,38 +269,19 @@ def check_words(words: Sequence[str]) -> None:
             raise InputError(f"argument {k} holds a NUL: leave it out")
 
 
-def _unnamed(field: str, text: str, words: Sequence[str]) -> InputError:
-    """The error of a file without a name in it: which names will do, and the command with one."""
-    with undisturbed():
-        from torch import nn
-
-        from gradlab.systems.system import System
-        from gradlab.tasks import Task
-        from gradlab.user_code import candidates, executed, own_names
-    kinds: dict[str, type | tuple[type, ...]] = {
-        "task": Task, "simulator": (Task, System), "model": System, "gradient_model": System,
-    }  # fmt: skip
-    kinds |= dict.fromkeys(("policy", "critic", "before", "after"), nn.Module)
-    file, noun = text.rstrip(":"), "task" if field == "simulator" else field.rpartition("_")[2]
-    if names := candidates(file, kinds[field], noun) if field in kinds else []:
-        named = f"{file}:{names[0]}"
-        whole = [f"{w[: -len(text)]}{named}" if w.endswith(text) else w for w in words]
-        command = shlex.join(["gradlab", *whole])
-        return InputError(f"{file} needs a name, {' or '.join(names)}: {command}")
-    there = ", ".join(own_names(executed(file))) or "nothing"
-    hint = f": gradlab check {shlex.quote(file)} says what is missing" if noun == "task" else ""
-    a_kind = f"; none is known to be a {noun}" if field in kinds else ""
-    return InputError(f"{file} needs a name, {file}:NAME, and has {there}{a_kind}{hint}")
-
-
-def check_fields(command: Any, words: Sequence[str]) -> None:
-    """Check the fields of a command, parsed from words, whatever their use."""
+def check_fields(command: Any) -> None:
+    """Check the fields of a command, whatever their use."""
     check(command, _option)
     for field in fields(command):
         given = getattr(command, field.name)
         for value in given if isinstance(given, tuple) else (given,):
             if isinstance(value, str) and value.endswith((".py", ".py:")):
-                raise _unnamed(field.name, value, words)
+                file = value.rstrip(":")
+                there = ", ".join(own_names(executed(file))) or "nothing"
+                raise InputError(
+                    f"{file} needs a name, {file}:NAME, and has {there}: gradlab check "
+                    f"{shlex.quote(file)} says what they are"
+                )
             if isinstance(value, Path) or (value is not None and field.name in _FILES):
                 _check_place(_option(field.name), str(value))
 

@@ -43,52 +43,52 @@ class FitCommand:
     task: arguments.TaskName
     settings: arguments.Settings = ()
     data: arguments.DataFile = None
-    """Recorded transitions (docs/files.md). Default: new ones are recorded."""
+    """Record. Default: a new one."""
     rows: int = 5000
-    """Transitions to record where there is no --data."""
+    """Transitions without --data."""
     policy: arguments.File = None
-    """Policy that records, with exploration noise. Default: random actions."""
+    """Default: random actions."""
     export: Annotated[str | None, named("minari:ID|FOLDER")] = None
-    """Write the transitions as a Minari dataset, too."""
+    """A Minari dataset, too."""
     loss: Annotated[str | None, named("NAME|FILE")] = None
     """A loss of `gradlab list losses`, or file.py:function. Default: nll."""
     weight: float = 1.0
-    """Weight of the derivatives' loss (dd, sobolev); 0.1 without noise."""
+    """Of dd and sobolev."""
     neighbours: int = 10
-    """Nearest points per row (dd, multistep-dd)."""
+    """Of dd, per row."""
     directions: arguments.Whole = None
-    """Neighbours that one step uses, in turn (dd). Default: all."""
+    """Per step. Default: all."""
     divided: bool = False
-    """Divide directional errors by the distance (dd)."""
+    """Errors over distances (dd)."""
     steps: int = 5
-    """Steps of the model's own predictions (multistep, multistep-dd)."""
+    """Of multistep losses."""
     two_model: bool = False
     """DDPPO's two: states by likelihood, Jacobians by --loss (default dd)."""
     jacobians: bool = False
-    """Compare the members' Jacobians with the simulator's after every epoch."""
+    """Errors of Jacobians by epoch."""
     type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
     """Mean and variance, the mean alone, or your module, file.py:Net."""
     network: Literal["mbpo", "small", "rp-pgm"] = "mbpo"
     """4×200 SiLU units, 2×64, or ReLU units with normalised layers."""
     members: arguments.Whole = None
-    """Members of the ensemble. Default: the network's, mostly 7."""
+    """Default: the network's."""
     elites: arguments.Whole = None
-    """Members to keep, those of the lowest held-out loss. Default: all."""
+    """Best members. Default: all."""
     hidden: arguments.Widths = ()
-    """Widths of the hidden layers. Default: the network's."""
+    """Default: the network's."""
     spectral: Annotated[
         Literal["all", "all_but_last", "hidden"] | None, named("all|all_but_last|hidden")
     ] = None
-    """Layers held at spectral norm 1. Default: the network's."""
+    """At norm 1. Default: the network's."""
     epochs: int = 200
     """Largest number of epochs."""
     seconds: arguments.Number = None
-    """Longest time of each model's fit. Default: no limit."""
+    """Default: no limit."""
     patience: int = 20
-    """Epochs without a lower held-out loss after which a member stops."""
+    """Epochs without improvement."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, named("MODEL.safetensors")] = None
-    """Where the model is written. Default: runs/TASK-model.safetensors."""
+    """Default: runs/TASK-model.safetensors."""
     overwrite: arguments.Overwrite = False
     json: arguments.Json = False
 

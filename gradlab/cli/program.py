@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
-import inspect
 import os
 import shlex
 import sys
@@ -78,16 +77,8 @@ class List:
 
             document["tasks"] = {name: _first_line(make) for name, make in TASKS.items()}
         if "estimators" in asked:
-            from gradlab.gradients import named
-
             document |= {"estimators": _ESTIMATORS, "measure --also": BESIDE}
             taken["estimators"] = list(_ESTIMATORS)
-            document["named estimators"] = {
-                name: _first_line(maker)
-                for name, maker in inspect.getmembers(named, inspect.isfunction)
-                if maker.__module__ == named.__name__ and not name.startswith("_")
-                if inspect.signature(maker).return_annotation in ("Estimator", "Mixture")
-            }
         if "algorithms" in asked:
             from gradlab.training import ALGORITHMS
 
@@ -201,7 +192,7 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
             try:
                 # Output of a simulator or a user's file must not mix with the document.
                 with contextlib.redirect_stdout(sys.stderr):
-                    check_fields(command, words)
+                    check_fields(command)
                     document = command.run(shlex.join(["gradlab", *words]))
             except InputError as error:
                 return _refused(error)

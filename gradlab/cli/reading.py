@@ -195,21 +195,8 @@ def _start(profile: Profile, run: Path) -> list[str]:
         file = source[kind] or str(arguments.beside(run, kind))
         if kinds.get(kind) != known or (file.endswith(_OWN) and not Path(file).is_file()):
             return []
-        if file.endswith(_OWN) and (now := _kind_of(file)) != known:
-            raise InputError(
-                f"{kind} {file} holds a {now}, and a {known} was measured: put that file back, or "
-                f"measure again"
-            )
         words += [f"--{kind}", file]
     return words
 
 
 _OWN = ".safetensors"
-
-
-def _kind_of(file: str) -> str:
-    """Which of gradlab's networks a checkpoint holds."""
-    with undisturbed():
-        from gradlab.networks import checkpoint
-
-    return str(checkpoint.architecture_of(checkpoint.load(file))["kind"])

@@ -59,12 +59,10 @@ def _options(kind: type) -> Iterator[tuple[str, Any, Any]]:
         if " Default: " not in text:
             text += f" Default: {_word(each.default)}."
         plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        kinds = "|".join(get_args(hint)) if get_origin(hint) is Literal else _type(plain)
+        kinds = str(getattr(plain, "__name__", "int")).upper()
+        if get_origin(hint) is Literal:
+            kinds = "|".join(get_args(hint))
         yield each.name, Annotated[hint | None, named(kinds, text)], field(default=None)
-
-
-def _type(hint: Any) -> str:
-    return str(getattr(hint, "__name__", "int")).upper()
 
 
 def _word(value: Any) -> str:
@@ -116,9 +114,9 @@ class Train(_Configured):  # type: ignore[misc]
     preset: Annotated[Literal["paper"] | None, named("paper")] = None
     """What the algorithm's paper prints, in every option that is left out."""
     horizons: Annotated[tuple[int, ...], named("H")] = ()
-    """Horizons of the policy gradient's mixture. Default: the algorithm's."""
+    """Horizons of the mixture."""
     beta: arguments.Number = None
-    """Share of replayed states among those of the policy's gradient."""
+    """Share of replayed states."""
     weights: Annotated[
         Literal["rule", "measured"] | tuple[float, ...], arg(metavar="rule|measured|W ...")
     ] = "rule"
@@ -128,63 +126,63 @@ class Train(_Configured):  # type: ignore[misc]
     by: Literal["mse", "gain"] = "mse"
     """Criterion of measured weights: error, or gain at visited states."""
     batch: _Whole = None
-    """Transitions of a batch, mostly 256."""
+    """Transitions of a batch."""
     hidden: _Widths = ()
-    """Widths of policy and critic, mostly 256 256."""
+    """Widths of both networks."""
     policy_rate: _Number = None
-    """Learning rate of the policy, mostly 3e-4, falling."""
+    """The policy's learning rate."""
     value_rate: _Number = None
     """Learning rate of the critic; 0 keeps --critic."""
     delay: _Whole = None
-    """Updates of the critic for one of the policy."""
+    """Critic updates per policy's."""
     reuse: _Whole = None
-    """Consecutive updates on one batch, mostly 1."""
+    """Updates on one batch."""
     updates: _Whole = None
-    """Updates of the critic for every transition."""
+    """Critic updates per transition."""
     exploration: _Number = None
-    """Noise on collected actions, per limit, mostly 0.1."""
+    """Action noise, per limit."""
     log_std: Annotated[tuple[float, ...], named("LOW HIGH")] = ()
     """Bounds of a Gaussian policy's log deviation. Default: the algorithm's."""
     replay: _Whole = None
-    """Transitions that replay holds, mostly 500000."""
+    """Transitions that replay holds."""
     tau: _Number = None
-    """Share by which target networks follow, mostly 0.005."""
+    """Rate of target networks."""
     target_steps: Annotated[_Whole, Within(1)] = None
-    """Steps n of an n-step target, mostly 25."""
+    """Steps of the target."""
     clip: _Number = None
-    """Largest norm of a gradient, mostly none."""
+    """A gradient's largest norm."""
     model: Annotated[str | None, named("prior|learned|FILE")] = None
     """Task's model, one learned from replay, or yours. Default: the algorithm's."""
     loss: Annotated[str | None, named("NAME|FILE")] = None
-    """Loss of a learned model, as of `gradlab fit`. Default: nll."""
+    """As --loss of fit."""
     loss_weight: arguments.Number = None
-    """Weight of the directional derivatives in --loss dd. Default: 1."""
+    """Of dd. Default: 1."""
     neighbours: arguments.Whole = None
-    """Nearest points of each transition in --loss dd. Default: 10."""
+    """Of dd. Default: 10."""
     directions: Annotated[int | Literal["all"] | None, named("INT|all")] = None
-    """Neighbours that one step uses, in turn. Default: 1."""
+    """Per step. Default: 1."""
     as_printed: bool = False
     """--loss dd without the predicted variance, as DDPPO's eq. 10."""
     loss_steps: arguments.Whole = None
-    """Steps that --loss multistep predicts. Default: 5."""
+    """Of multistep. Default: 5."""
     two_model: bool = False
     """States by likelihood, Jacobians of a second model by --loss (dd)."""
     spectral: Annotated[str | None, named("model,policy,critic")] = None
     """Networks whose layers are held at spectral norm 1."""
     members: _Whole = None
-    """Members of a learned model, mostly 5."""
+    """A learned model's members."""
     model_type: Annotated[str | None, named("gaussian|deterministic|FILE")] = None
-    """Type of a learned model, as --type of `gradlab fit`."""
+    """As --type of fit."""
     model_hidden: _Widths = ()
-    """Widths of a learned model, mostly 64 64."""
+    """A learned model's widths."""
     fit_every: _Whole = None
-    """Iterations between two fits of the model."""
+    """Iterations between two fits."""
     fit_steps: arguments.Whole = None
-    """Steps of Adam in a fit. Default: 1000."""
+    """Adam's steps. Default: 1000."""
     rollout_length: Annotated[tuple[int, ...], named("K|FIRST LAST BEGIN END")] = ()
     """Model steps into a second replay, growing between two iterations."""
     rollouts: arguments.Whole = None
-    """Rollouts of each seed into that replay. Default: 5000."""
+    """A seed's. Default: 5000."""
     temperature: Annotated[float | Literal["auto"] | None, named("ALPHA|auto")] = None
     """Of the entropy, in scaled rewards per nat. Default: the algorithm's."""
     published: bool = False
@@ -194,11 +192,11 @@ class Train(_Configured):  # type: ignore[misc]
     ray: Annotated[str | None, named("ADDRESS|local")] = None
     """A cluster of Ray for the processes, by its HOST:PORT. Default: local."""
     policy: arguments.File = None
-    """Policy that every seed begins with. Default: fresh ones."""
+    """Policy to begin with."""
     critic: arguments.File = None
-    """Critic that every seed begins with. Default: fresh ones."""
+    """Critic to begin with."""
     output: Annotated[Path | None, named("RUN.h5")] = None
-    """File of the run. Default: runs/ALGORITHM-TASK.h5."""
+    """Default: runs/ALGORITHM-TASK.h5."""
     resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False

@@ -39,8 +39,7 @@ _HERE = {  # by gradlab.figures.NAME
 }
 _OF_TOOLS = {  # by gradlab.tools.NAME
     "certify.page": "certified_errors",
-    "remedies.figures": "remedy_effects remedy_horizons remedy_jacobians remedy_levels "
-    "remedy_marks",
+    "remedies.figures": "remedy_effects remedy_horizons remedy_jacobians remedy_levels",
 }
 _HOMES = {name: f"gradlab.figures.{here}" for here, x in _HERE.items() for name in x.split()}
 _HOMES |= {name: f"gradlab.tools.{x}" for x, y in _OF_TOOLS.items() for name in y.split()}

@@ -111,20 +111,12 @@ _JACOBIANS = {
     },
     "fix first": {
         "frozen": "The policy: it has no trainable parameters.",
-        "one first": "The derivative of {subject}: its error changes the gradient most.",
-        "none shown": "The derivative of {subject}, perhaps: no error is shown to matter.",
-        "rivals": "The derivatives of {subject}: which matters most is open.",
-    },
-    "evidence": {
-        "rate": "λ = {value}",
-        "no rate": "No growth rate.",
-        "unmeasured": "No effect is measured.",
-        "no effect": "No error of this model changes the gradient.",
-        "share": "By {subject} of its norm.",
-        "at most": "At most {subject} of the gradient.",
-        "unknown": "By how much is unknown ({n} starts).",
-        "not apart": "Not told apart with {n} starts.",
-        "more": "Not told apart with {n} starts; about {value} more would.",
+        "one first": "The derivative of {subject}: by {at} of the gradient's norm.",
+        "none shown": "The derivative of {subject}, perhaps: at most {at} of the gradient.",
+        "unknown": "The derivative of {subject}: by how much is unknown ({n} starts).",
+        "not apart": "The derivatives of {subject}: not told apart with {n} starts.",
+        "more": "The derivatives of {subject}: not told apart with {n} starts; about {value} more "
+        "would.",
     },
     "error": {
         "error": "{subject} in {at}, the largest of a block.",
@@ -229,10 +221,6 @@ register({
     "logs.beyond": Code("values beyond all returns", remedy="Do not use it.", write=percent),
     "logs.direction": Code("derivatives off neighbours'", write=percent),
     "logs.no neighbours": Code("derivatives not tested", remedy="Record more."),
-    "logs.lost": Code("predictions lost at step"),
-    "logs.prediction": Code(
-        "error of predictions", remedy="Refit the model.", write=percent
-    ),
     "logs.left out": Code("shorter trajectories left out"),
     "logs.ended": Code("windows that end early", write=percent),
 })  # fmt: skip

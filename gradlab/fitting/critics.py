@@ -10,7 +10,7 @@ correction is needed. Q̄ is a slowly moving copy.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +54,6 @@ class EvaluationData:
     last_state: Tensor
     last_action: Tensor
     bootstrap: Tensor
-
-    def at(self, rows: Tensor) -> EvaluationData:
-        """Some of them."""
-        return EvaluationData(*(column[rows] for column in vars(self).values()))
 
 
 @differentiating
@@ -171,21 +167,6 @@ def fitted_networks(
         with suppress(InputError):  # what cannot be kept now is written at the end
             checkpoint.save(networks[kind], places[kind])
     return networks
-
-
-def fit_to(
-    data: EvaluationData, scale: Sequence[float] | None, seed: int, progress: Progress = silent
-) -> QCritic:
-    """A critic like `fit_critic`'s, fitted to given transitions.
-
-    Args:
-        scale: [ds], factors of the state in its first layer.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(child(seed, "critic") >> 1)
-        critic = QCritic(data.state.shape[1], data.action.shape[1], scale=scale)
-    _train(critic, data, stream(seed, "critic"), progress)
-    return critic.eval()
 
 
 def evaluation_data(

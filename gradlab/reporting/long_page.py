@@ -66,19 +66,19 @@ class Plot:
         return panel(self.name, self.section, self.caption, draw, drawn, high)
 
 
-def one(look: Look, section: str, quantity: str, **where: str) -> SeriesOf:
-    """A single line."""
-    return lambda table: {look: rows(table, section, quantity, **where)}
-
-
-def each(looks: Mapping[str, Look], section: str, quantity: str = "", **where: str) -> SeriesOf:
-    """A line for every block, or for every quantity where none is given."""
+def each(
+    looks: Mapping[str, Look], section: str, quantity: str = "",
+    change: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
+) -> SeriesOf:  # fmt: skip
+    """A line for every block, or for every quantity where none is given. `change`: of its rows."""
 
     def series(table: pd.DataFrame) -> Series:
         return {
-            look: rows(table, section, quantity, block=name, **where)
-            if quantity
-            else rows(table, section, name, **where)
+            look: change(
+                rows(table, section, quantity, block=name)
+                if quantity
+                else rows(table, section, name)
+            )
             for name, look in looks.items()
         }
 

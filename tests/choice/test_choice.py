@@ -20,7 +20,7 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.networks import checkpoint
-from gradlab.networks.mlp import Policy, QCritic, VCritic
+from gradlab.networks.mlp import Policy, QCritic
 from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithms import find, with_changes
 from gradlab.verdicts.choice import advice_of, chosen, statements
@@ -351,9 +351,6 @@ def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
         said = json.loads(capsys.readouterr().out)
         assert ("--policy own.py:policy" in said.get("train", "")) == bool(known)
     dataclasses.replace(profile, config=config).save("run.h5", overwrite=True)
-    checkpoint.save(VCritic(2, hidden=(8,)), "run.critic.safetensors")
-    assert main(["choose", "run.h5", "--json"]) == 2
-    assert "holds a v_critic, and a q_critic was measured" in capsys.readouterr().err
     # Nothing is printed that would be refused: no network on disk.
     Path("run.critic.safetensors").unlink()
     assert main(["choose", "run.h5", "--json"]) == 0

@@ -9,7 +9,6 @@ from gradlab import cli
 from gradlab.cli import program
 from gradlab.cli.usage import question
 from gradlab.fitting.derivative_losses import LOSSES
-from gradlab.gradients import named
 from gradlab.tools.remedies.result import DEFAULT
 
 CLASSES = program.commands()
@@ -74,7 +73,6 @@ def test_lists_fit_a_terminal_and_mark_what_is_taken_by_default(capsys):
     assert set(marked) == {"data", "model", "mixed", "true_dynamics", "nll", *DEFAULT} | {
         "model_all", "mixed_all", "true_dynamics_all",
     }  # fmt: skip
-    assert any(line.startswith(f"  {named.mpg.__name__} ") for line in lines)
 
 
 def test_options_of_a_configuration_have_its_words_and_defaults(capsys):

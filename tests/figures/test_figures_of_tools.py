@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 
 from gradlab import figures
 from gradlab.runs.attribution import SOURCES, Account, Attribution, Part, Place
-from gradlab.tools.remedies.result import SIMULATOR, STEPS, TIME
+from gradlab.tools.remedies.result import STEPS, TIME
 from tests.figures.drawn import check_texts, line, texts
-from tests.planted_tools import ARMS, LEVELS, RUN, TABLE, H
+from tests.planted_tools import ARMS, LEVELS, TABLE, H
 
 ALL = (figures.ledger, figures.entries)
 SHARES = {"states": -3.0, "A": 4.0, "B": 0.5, "reward": 0.0, "critic_s": -0.75, "critic_a": 0.25}
@@ -80,10 +80,6 @@ OF_REMEDIES: tuple[Callable[..., Axes], ...] = (
     lambda ax=None: figures.remedy_jacobians(TABLE, ax),
     lambda ax=None: figures.remedy_horizons(TABLE, ax),
     lambda ax=None: figures.remedy_levels(LEVELS, ax, quantity="relative_mse", one="zero gradient"),
-    lambda ax=None: figures.remedy_marks(
-        LEVELS, ax, quantity="usable_horizon", unit="steps", beside="best_horizon"
-    ),
-    lambda ax=None: figures.remedy_marks(LEVELS, ax, quantity="lyapunov", unit="λ per step"),
 )
 
 
@@ -125,14 +121,6 @@ def test_a_ratio_over_the_horizon_is_the_tables():
     assert list(spectral.get_ydata()) == pytest.approx(ratios("variance", STEPS, arm="spectral"))
 
 
-def test_marks_are_of_every_model_with_the_simulators_value_as_a_line():
-    ax = figures.remedy_marks(LEVELS, quantity="lyapunov", unit="λ per step")
-    assert names(ax) == [m for m in RUN.known if m != SIMULATOR]
-    rows = LEVELS[LEVELS["quantity"] == "lyapunov"].set_index("model")["value"]
-    assert marks(ax, "models") == pytest.approx([rows[name] for name in names(ax)])
-    assert line(ax, "simulator").get_ydata()[0] == pytest.approx(rows[SIMULATOR])
-
-
 @pytest.mark.parametrize("draw", OF_REMEDIES)
 def test_no_text_covers_another_and_none_is_cut_off(draw):
     check_texts(draw())
@@ -145,6 +133,5 @@ def test_empty_tables_say_so():
         figures.remedy_jacobians(none),
         figures.remedy_horizons(none),
         figures.remedy_levels(nothing, quantity="relative_mse"),
-        figures.remedy_marks(nothing, quantity="lyapunov", unit="λ"),
     ):
         assert "no" in texts(ax)

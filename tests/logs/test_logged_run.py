@@ -18,7 +18,7 @@ from gradlab.gradients.named import rp_dr
 from gradlab.gradients.setting import Tail
 from gradlab.networks.policies import Gaussian
 from gradlab.statistics.intervals import interval
-from gradlab.statistics.moments import Estimate
+from gradlab.statistics.moments import Estimate, Moments, PairSums
 from gradlab.systems.system import Recorded
 from gradlab.tools.jacobians.result import load as load_jacobians
 from gradlab.tools.logs import gradients
@@ -45,13 +45,10 @@ from gradlab.tools.logs.findings import (
     verdict,
 )
 from gradlab.tools.logs.gradients import (
-    Products,
     agreement,
     baselines,
     model_source,
     noise_of,
-    pair_products,
-    products,
     score_source,
 )
 from tests.linear_quadratic import ExactCritic
@@ -234,10 +231,6 @@ def score(path, policy, horizons, critic=None, **how):
     return score_source(estimator, policy, path.cut(max(horizons)), horizons, 0, **how)
 
 
-def explicit(source, count, k):
-    return source.rows(slice(0, count)).gradients(k)
-
-
 def by_autograd(data, policy, steps):
     """Σ_t γᵗ ∇ log π(a_t|s_t) Σ_{k≥t} γ^{k−t} r_k of every trajectory, [N, P]."""
     rows = []
@@ -253,10 +246,10 @@ def by_autograd(data, policy, steps):
 
 def test_a_score_is_that_of_autograd_and_stops_where_its_trajectory_fell():
     data, policy = recorded(8, 6), noisy()
-    found = explicit(score(windows(data, 6).path, policy, (6,), baseline=False), 8, 0)
+    found = score(windows(data, 6).path, policy, (6,), baseline=False).explicit(0)
     torch.testing.assert_close(found, by_autograd(data, policy, 6), rtol=1e-10, atol=1e-12)
     data, policy = fallen()
-    found = explicit(score(windows(data, 6).path, policy, (6,), baseline=False), 40, 0)
+    found = score(windows(data, 6).path, policy, (6,), baseline=False).explicit(0)
     torch.testing.assert_close(found, by_autograd(data, policy, 6), rtol=1e-9, atol=1e-12)
 
 
@@ -265,7 +258,7 @@ def test_the_mean_score_is_the_gradient_of_the_recorded_return(baseline):
     path, horizons = windows(recorded(3000, 6), 6).path, (1, 3, 6)
     source = score(path, noisy(), horizons, baseline=baseline)
     for k, n in enumerate(horizons):
-        G = explicit(source, 3000, k)
+        G = source.explicit(k)
         error = (G.mean(dim=0) - true_gradient(n)) / (G.std(dim=0) / 3000**0.5)
         assert error.abs().max() < 4, n
 
@@ -273,7 +266,7 @@ def test_the_mean_score_is_the_gradient_of_the_recorded_return(baseline):
 def test_a_baseline_takes_away_noise_and_nothing_else():
     path = windows(recorded(1000, 6), 6).path
     with_, without = (
-        explicit(score(path, noisy(), (6,), baseline=each), 1000, 0) for each in (True, False)
+        score(path, noisy(), (6,), baseline=each).explicit(0) for each in (True, False)
     )
     assert with_.var(dim=0).sum() < 0.02 * without.var(dim=0).sum()
     less = without - with_
@@ -309,55 +302,51 @@ def test_the_model_gradient_is_rp_dr():
     critic = ExactCritic(world.simulator, policy.policy.network[0].weight, DISCOUNT)
     path = windows(data, 6).path
     estimator = Estimator(Recorded(2, 1), world.prior, "all", Tail(5, critic, DISCOUNT))
-    source = model_source(estimator, policy, path.cut(5), (0, 2, 5), 0)
+    source = model_source([estimator], policy, path.cut(5), (0, 2, 5), 0)
     for k, n in enumerate((0, 2, 5)):
         known = rp_dr(world.prior, critic, DISCOUNT, n).gradients(
             policy, segments(data, 6).cut(n) if n else _begin(data)
         )
-        torch.testing.assert_close(explicit(source, 12, k), known, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(source.explicit(k), known, rtol=1e-10, atol=1e-12)
 
 
 def _begin(data):
     return segments(data, 6).cut(1)
 
 
-@pytest.mark.parametrize("numbers", [1 << 24, 40])
-def test_products_are_those_of_explicit_gradients(monkeypatch, numbers):
-    monkeypatch.setattr(gradients, "NUMBERS", numbers)
-    monkeypatch.setattr(gradients, "EXPLICIT", 6)
+def pair(x, z):
+    """Pair sums of explicit gradients [N, P], one group each."""
+    sides = x @ z.sum(dim=0), z @ x.sum(dim=0)
+    return PairSums((x * z).sum(dim=1).numpy(), *(side.numpy() for side in sides))
+
+
+def planted(G, T=None):
+    """Moments of explicit gradients [N, P], one group each."""
+    truth = {} if T is None else {"truth": pair(T, T), "difference": pair(G - T, G - T)}
+    truth |= {} if T is None else {"cross": pair(G, T)}
+    return Moments(np.ones(len(G)), (G * G).sum(dim=1).numpy(), pair(G, G), **truth)
+
+
+@pytest.mark.parametrize("held", [1 << 17, 0])
+def test_moments_are_those_of_explicit_gradients(monkeypatch, held):
+    monkeypatch.setattr(gradients, "_HELD", held)
     path, policy = windows(recorded(7, 10), 4, every=3).path, noisy()
     model = Estimator(Recorded(2, 1), task(0.5).prior, "all", Tail(4, None, DISCOUNT))
-    sources = {
-        "model": model_source(model, policy, path, (2, 4), 0),
-        "score": score(path, policy, (2, 4)),
-    }
-    cell, other = ("model", 4), ("score", 4)
-    found = products(sources, [(cell, cell), (cell, other)], path, 2)
-    group = path.group
+    found, other = model_source([model], policy, path, (2, 4), 0), score(path, policy, (2, 4))
+    (moments,) = found.moments(other.explicit(1), only=1)
     X, Z = (
-        torch.zeros(7, 2).double().index_add_(0, group, explicit(sources[name], 21, 1))
-        for name in ("model", "score")
+        torch.zeros(7, 2).double().index_add_(0, path.group, each.explicit(1))
+        for each in (found, other)
     )
-    pair = found.pair(other, cell)
-    np.testing.assert_allclose(pair.own, (X * Z).sum(dim=1), rtol=1e-10)
-    np.testing.assert_allclose(pair.left, (Z @ X.sum(dim=0)), rtol=1e-10)
-    np.testing.assert_allclose(pair.right, (X @ Z.sum(dim=0)), rtol=1e-10)
-    squares = explicit(sources["model"], 21, 1).square().sum(dim=1)
-    known = torch.zeros(7).double().index_add_(0, group, squares)
-    np.testing.assert_allclose(found.squares[cell], known, rtol=1e-10)
-    assert found.size.tolist() == [3.0] * 7
-
-
-def planted(G):
-    """Products of explicit gradients [N, P], one group each."""
-    cells = {name: (name, 1) for name in G}
-    pairs = {
-        (cells[a], cells[b]): pair_products(G[a], G[b], G[a].sum(dim=0), G[b].sum(dim=0))
-        for k, a in enumerate(G)
-        for b in list(G)[k:]
-    }
-    squares = {cells[name]: (x * x).sum(dim=1).numpy() for name, x in G.items()}
-    return Products(np.ones(len(next(iter(G.values())))), squares, pairs)
+    for name, known in (("gradient", pair(X, X)), ("truth", pair(Z, Z)), ("cross", pair(X, Z)),
+                        ("difference", pair(X - Z, X - Z))):  # fmt: skip
+        for part in ("own", "left", "right"):
+            sums = getattr(getattr(moments, name), part)
+            np.testing.assert_allclose(sums, getattr(known, part), rtol=1e-9)
+    squares = found.explicit(1).square().sum(dim=1)
+    known = torch.zeros(7).double().index_add_(0, path.group, squares)
+    np.testing.assert_allclose(moments.squares, known, rtol=1e-10)
+    assert moments.size.tolist() == [3.0] * 7
 
 
 def draws(n, mean, seed, dims=3):
@@ -373,8 +362,7 @@ def u_statistic(X):
 
 def test_numbers_are_u_statistics_of_explicit_gradients():
     M, S = draws(30, 0.5, 0), draws(30, 0.2, 1)
-    found = planted({"model": M, "score": S})
-    every = agreement(found, ("model", 1), ("score", 1))
+    every = agreement(planted(M, S), planted(S))
     told = {name: estimate.value for name, (estimate, _) in every.items()}
     bias2, reference = u_statistic(M - S), u_statistic(S)
     assert told["bias2"] == pytest.approx(bias2, rel=1e-10)
@@ -387,10 +375,10 @@ def test_numbers_are_u_statistics_of_explicit_gradients():
 def test_a_mean_of_noise_says_nothing_of_what_it_estimates():
     norms, cosines = [], []
     for seed in range(100):
-        found = noise_of(planted({"x": draws(20, 0.0, seed)}), ("x", 1))
+        found = noise_of(planted(draws(20, 0.0, seed)))
         norms.append(found["mean_norm"][1])
         cosines.append(found["cosine_self"][1])
-    found = [noise_of(planted({"x": draws(30, 0.4, seed)}), ("x", 1)) for seed in range(100)]
+    found = [noise_of(planted(draws(30, 0.4, seed))) for seed in range(100)]
     spans = [each["mean_norm"][1] for each in found]
     assert sum(span.low <= 0.4 * 3**0.5 <= span.high for span in spans) >= 90
     # A norm that is 0: it must be inside, and no interval may shrink to a point there.
@@ -401,7 +389,7 @@ def test_a_mean_of_noise_says_nothing_of_what_it_estimates():
 
 def test_a_norm_has_the_ends_of_its_square():
     X = draws(12, 0.0, 3)
-    span = noise_of(planted({"x": X}), ("x", 1))["mean_norm"][1]
+    span = noise_of(planted(X))["mean_norm"][1]
     rows = torch.arange(12)
     left_out = np.array([u_statistic(X[rows != k]) for k in range(12)])
     ends = interval("bias2", Estimate(u_statistic(X), left_out))
@@ -429,11 +417,15 @@ def test_the_ends_of_intervals_decide(excess, bias2, gap, known, decision):
 
 
 def test_critics_differ_by_what_their_means_differ():
-    one, two, three = draws(2000, 0.5, 0), draws(2000, 0.5, 0) + 0.3, draws(2000, 0.5, 0) - 0.1
-    found = planted({"a": one, "b": two, "c": three})
-    told = noise_of(found, ("a", 1), (("b", 1), ("c", 1)))
-    shifts = np.array([0.0, 0.3, -0.1])
-    assert told["variance_critics"][0].value == pytest.approx(3 * shifts.var(ddof=1))
+    path, policy = windows(recorded(60, 5), 5).path, noisy()
+    models = [
+        Estimator(Recorded(2, 1), task(0.5).prior, "all", Tail(4, critic, DISCOUNT))
+        for critic in critics()
+    ]
+    both = model_source(models, policy, path.cut(4), (4,), 0)
+    one, other = (model_source([x], policy, path.cut(4), (4,), 0).explicit(0) for x in models)
+    told = noise_of(both.moments()[0])["variance_critics"][0].value
+    assert told == pytest.approx(u_statistic(one - other) / 2)
 
 
 def test_the_policy_that_recorded_passes_and_others_do_not():

@@ -28,7 +28,7 @@ from unittest.mock import patch
 import numpy as np
 
 from gradlab.errors import Failure, InputError
-from gradlab.storage import journal, records, seals, whole_files
+from gradlab.storage import journal, records, seals
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Array, Record
 
@@ -255,18 +255,6 @@ def _read_data(folder: Path) -> Any:
     return record_files.read(folder / "data.h5")
 
 
-def _make_plan(folder: Path) -> None:
-    from gradlab.tools.remedies.compute import PLAN
-
-    whole_files.write(folder / PLAN, {"config": CONFIG, "steps": 400, "costs": [1.5, 2.25]})
-
-
-def _read_plan(folder: Path) -> dict[str, Any]:
-    from gradlab.tools.remedies.compute import notes_of
-
-    return notes_of(folder)
-
-
 def _read_forged(folder: Path) -> Record:
     """The flipped content under a seal that holds, as a forger would put it there."""
     path = folder / "run.h5"
@@ -285,7 +273,6 @@ KINDS: dict[str, Kind] = {
     "recorded data": (_make_data, _read_data),
     "network": (_make_network, _read_network),
     "saved training": (_make_resume, _read_resume),
-    "plan of remedies": (_make_plan, _read_plan),
 }
 
 

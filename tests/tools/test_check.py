@@ -133,23 +133,18 @@ def train():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    "words",
     [
-        (["measure", "{}", "--starts", "8"], "own_task or ready: gradlab measure {}:own_task "),
-        (["certify", "{}:"], "own_task or ready: gradlab certify {}:own_task"),
-        (["train", "svg", "{}"], "own_task or ready: gradlab train svg {}:own_task"),
-        (["measure", "pendulum", "--policy={}"], "policy: gradlab measure pendulum --policy={}:po"),
-        (["step", "a", "b", "--env", "{}"], "and has own_task, build, ready, policy, train"),
-        (["measure", "pendulum", "--critic", "{}"], "train; none is known to be a critic"),
+        ["measure", "{}", "--starts", "8"], ["certify", "{}:"], ["train", "svg", "{}"],
+        ["measure", "pendulum", "--policy={}"], ["step", "a", "b", "--env", "{}"],
     ],
-)
-def test_a_file_without_a_name_is_refused_with_the_names_that_will_do(
-    words, said, tmp_path, capsys
-):
+)  # fmt: skip
+def test_a_file_without_a_name_is_refused_with_the_names_that_it_has(words, tmp_path, capsys):
     file = tmp_path / "nameless.py"
     file.write_text(NAMELESS)
     assert main([word.format(file) for word in words]) == 2
-    assert said.format(file) in capsys.readouterr().err
+    said = "and has own_task, build, ready, policy, train: gradlab check"
+    assert said in capsys.readouterr().err
 
 
 def test_check_finds_tasks_by_name_and_says_which_functions_it_did_not_call(tmp_path):

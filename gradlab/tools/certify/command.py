@@ -73,8 +73,8 @@ class Certify:
         if not isinstance(system, Task):  # whose class has no name that readers know it by
             found = replace(found, system=Path(self.simulator).name)
         # The command that examines the same states, whatever is written where.
-        words = ["gradlab", "certify", self.simulator]
-        words += [word for group in self.settings for word in ("--set", *group)]
+        given = arguments.parameters(self.settings)
+        words = ["gradlab", "certify", *arguments.as_words(self.simulator, given)]
         words += ["--policy", self.policy] if self.policy else []
         words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
         facts = {**found.facts, "command": shlex.join([*words, "--seed", str(self.seed)])}

@@ -85,7 +85,7 @@ class Examination:
 
 
 @dataclass(frozen=True)
-class DerivativeComparison:
+class _Comparison:
     """Of one source of derivatives with the differences, at every point.
 
     Attributes:
@@ -110,12 +110,12 @@ class DerivativeComparison:
 
 def compared(
     exam: Examination, J: Tensor, found: Reference, usual: Tensor | None = None
-) -> DerivativeComparison:
+) -> _Comparison:
     """Every entry judged. One that agrees within an error of D that is nothing in units of spread
     is sound, however small it is itself; so is one that is 0, as D is, within the tolerance.
 
     Args:
-        usual: as `DerivativeComparison` has it, of a larger sample; None: of these points.
+        usual: as `_Comparison` has it, of a larger sample; None: of these points.
     """
     units, tolerance = exam.units, exam.tolerance
     D, error = found.D, SAFETY * found.error
@@ -137,10 +137,10 @@ def compared(
     unseen = torch.where(zero, 2 * units.scaled(error), 0.0)  # a gap of twice the error is decided
     judged = certain & finite & (decided | agrees | (zero & (unseen <= tolerance)))
     off = judged & (gap - error > tolerance * size)
-    return DerivativeComparison(J, D, judged, off, lost, unseen, usual)
+    return _Comparison(J, D, judged, off, lost, unseen, usual)
 
 
-def _relative_errors(comparison: DerivativeComparison, units: Units, at: _Block) -> Tensor:
+def _relative_errors(comparison: _Comparison, units: Units, at: _Block) -> Tensor:
     """‖J − D‖ / ‖D‖ of one block at every point, [N], over its judged entries in units of spread;
     NaN where none is judged, 1 where D = 0 and J is not. Sizes are at least what counts in their
     rows."""
@@ -168,7 +168,7 @@ _HALF = 0.5  # of the states: a smaller share decides little
 _ONSET = STRATA.index("onset")
 
 
-def numbers(exam: Examination, source: str, of: DerivativeComparison) -> list[BlockErrors]:
+def numbers(exam: Examination, source: str, of: _Comparison) -> list[BlockErrors]:
     """Rows of the table: block × stratum."""
     table = []
     for block in BLOCKS:
@@ -191,7 +191,7 @@ def numbers(exam: Examination, source: str, of: DerivativeComparison) -> list[Bl
 
 
 def deviations(
-    exam: Examination, source: str, derivative: Derivative, of: DerivativeComparison
+    exam: Examination, source: str, derivative: Derivative, of: _Comparison
 ) -> list[Deviation]:
     """Of every block."""
     return [
@@ -205,7 +205,7 @@ class _BlockJudge:
     """One block of a comparison: its names, and its part of J, D and what is off."""
 
     def __init__(
-        self, exam: Examination, derivative: Derivative, of: DerivativeComparison, at: _Block
+        self, exam: Examination, derivative: Derivative, of: _Comparison, at: _Block
     ) -> None:
         self.exam, self.derivative, self.of, self.at = exam, derivative, of, at
         rows, columns = at
@@ -225,7 +225,11 @@ class _BlockJudge:
         if (share := float(self.certain.double().mean())) < _HALF:
             yield Deviation("not_judged", share, int(self.certain.sum()))
         label = self.exam.label
-        strata = [k for k in range(len(STRATA)) if self._is_wrong(label == k)]
+        strata = []
+        for k in range(len(STRATA)):  # a share of the judged states is off, and stays so nearby
+            points = ((label == k) & self.off.flatten(1).any(1)).nonzero().flatten()
+            if len(points) >= _least(int(self.certain[label == k].sum())) and self._stay(points):
+                strata.append(k)
         if len(strata) > 1 and _ONSET in strata:  # the same fault, where it is hardest to see
             strata.remove(_ONSET)
         if not strata:
@@ -257,11 +261,6 @@ class _BlockJudge:
         )
         off = coarse.off & ~(fine.judged & ~fine.off)
         return bool(off[:, rows, columns].flatten(1).any(1).double().mean() > 0.5)
-
-    def _is_wrong(self, here: Tensor) -> bool:
-        """A share of the judged states here is off, and stays so nearby."""
-        points = (here & self.off.flatten(1).any(1)).nonzero().flatten()
-        return len(points) >= _least(int(self.certain[here].sum())) and self._stay(points)
 
     def _dead(self, axis: int, k: int) -> Iterator[Deviation]:
         label = self.exam.label

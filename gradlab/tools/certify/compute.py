@@ -22,7 +22,7 @@ from gradlab.systems.system import System, check_system, machine_epsilon
 from gradlab.tasks import task_from_name
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tools.certify import comparison, evaluation, repeats, result, sampling
-from gradlab.tools.certify.evaluation import FEW, RATIO, SIZE, Points, evenly, outputs
+from gradlab.tools.certify.evaluation import FEW, Points, evenly, outputs
 from gradlab.tools.certify.result import BlockErrors, Certification, Deviation, Entry, Names
 from gradlab.tools.certify.sampling import STRATA, Loss, Samples, StartLaw
 from gradlab.user_code import differentiating, graph_nodes, is_user_function, load_made
@@ -127,20 +127,6 @@ def certify(
     return result.certification(name, tolerance, found, table, facts)
 
 
-def _described(system: System, epsilon: float, inside: Mapping[str, str | None]) -> list[str]:
-    """J, D, and the step's own precision, a sentence each.
-
-    A system whose `linearize` takes differences itself says which in an attribute `derivatives`.
-    """
-    own, size = getattr(system, "derivatives", ""), SIZE * epsilon ** (1 / 3)
-    return [
-        f"J: {'autograd of the step, ' * system.differentiable}`linearize`{own and f': {own}'}.",
-        f"D: central differences of the whole step, at {size:.2g} and {size / RATIO:.2g} of every "
-        "coordinate's spread.",
-        f"The step's own precision: {epsilon:.2g} of its outputs ({', '.join(inside)}).",
-    ]
-
-
 def _examined(
     names: Names, taken: Samples, loss: Loss | None, drawn: StartLaw, tolerance: float,
     progress: Progress,
@@ -187,7 +173,7 @@ def _examined(
         "ranges": [
             {"coordinate": name, "lowest": low, "highest": high} for name, low, high in ranges
         ],
-        "compared": _described(system, epsilon, inside), "kinks crossed": 0,
+        "derivatives": getattr(system, "derivatives", ""), "kinks crossed": 0,
     }  # fmt: skip
     rows: list[BlockErrors] = []
     of_derivatives: list[Deviation] = []

@@ -114,12 +114,17 @@ Derivative = Callable[[System, Points], Tensor]
 
 def sources(system: System) -> dict[str, Derivative]:
     """The ways that this system offers: J by reverse sweeps through `step`, and `linearize`."""
+
+    def blockwise(derivative: Derivative, system: System, points: Points) -> Tensor:
+        return _in_blocks(derivative, system, points, SMALL if len(points) <= SMALL else FEW)
+
+    def linearized(system: System, points: Points) -> Tensor:
+        with running("linearize"):
+            linear = system.linearize(*state_and_action(system, points.z), points.noise)
+        return whole(linear).detach()
+
     ways = {"step": _swept} if system.differentiable else {}
-    return {name: partial(_blockwise, x) for name, x in (ways | {"linearize": _linearized}).items()}
-
-
-def _blockwise(derivative: Derivative, system: System, points: Points) -> Tensor:
-    return _in_blocks(derivative, system, points, SMALL if len(points) <= SMALL else FEW)
+    return {name: partial(blockwise, x) for name, x in (ways | {"linearize": linearized}).items()}
 
 
 def _swept(system: System, points: Points) -> Tensor:
@@ -146,13 +151,7 @@ def _swept(system: System, points: Points) -> Tensor:
     return torch.stack(rows, 1).detach()
 
 
-def _linearized(system: System, points: Points) -> Tensor:
-    with running("linearize"):
-        linear = system.linearize(*state_and_action(system, points.z), points.noise)
-    return whole(linear).detach()
-
-
-RATIO = 4.0  # of the two steps
+_RATIO = 4.0  # of the two steps
 _RETRIES = (0.1, 0.01, 10.0)  # times h
 SIZE = 4.0  # h over ε^{1/3} of the coordinate's size
 _CERTAIN = 0.1  # of the tolerated error, that an entry's own error may be
@@ -378,7 +377,7 @@ def _differences(
     system: System, points: Points, y: Tensor, h: Tensor, epsilon: float, usual: Tensor
 ) -> Reference:
     """At the steps h and h/4 [in] of every point; `usual` [out] is the spread of y."""
-    wide, narrow = (_central(system, points, y, step, epsilon) for step in (h, h / RATIO))
+    wide, narrow = (_central(system, points, y, step, epsilon) for step in (h, h / _RATIO))
     (D1, bend1, _), (D, bend, stepped) = wide, narrow
     apart = (D1 - D).abs()
     noise = (apart * stepped[:, None, :]).nan_to_num().amax(2, keepdim=True) * _SHARED

@@ -39,7 +39,7 @@ def certified_errors(
 
 
 _NUMBERS = "Numbers"
-_ELSEWHERE = ("compared", "ranges", "starts", "command", "versions")
+_ELSEWHERE = ("ranges", "command", "versions")
 
 
 def page(certificate: Certification) -> Page:
@@ -56,17 +56,12 @@ def page(certificate: Certification) -> Page:
     ranges = pd.DataFrame(facts["ranges"], columns=["coordinate", "lowest", "highest"])
     settings = {
         key: ", ".join(map(str, value)) if isinstance(value, list) else value
-        for key, value in facts.items() if key not in _ELSEWHERE and value not in ({}, None)
+        for key, value in facts.items() if key not in _ELSEWHERE and value not in ({}, None, "")
     }  # fmt: skip
     body = folded("Relative errors", errors)
     body += folded("Entries", entries.drop(columns="finding"))
     sections = (
-        Section(_NUMBERS, body=body),
-        Section(
-            "What was compared",
-            lines=(*facts["compared"], f"States: {facts['starts']}."),
-            body=folded("Ranges", ranges),
-        ),
+        Section(_NUMBERS, body=body + folded("Ranges of the states", ranges)),
         method(
             facts["command"], {"Settings": settings, "Versions": facts["versions"]}
         ),

@@ -186,7 +186,7 @@ class BlockErrors:
 
 
 @dataclass(frozen=True)
-class WrongEntry:
+class _WrongEntry:
     """Where a finding is: an entry of a block in a stratum, as of `BlockErrors` and `Entry`.
 
     Attributes:
@@ -225,7 +225,7 @@ class Certification(Run):
     system: Annotated[str, stored()]
     fail_above: Annotated[float, stored()]
     deviations: Annotated[tuple[Finding, ...], nested("findings")]
-    entries: Annotated[tuple[WrongEntry, ...], nested("entries", "number")]
+    entries: Annotated[tuple[_WrongEntry, ...], nested("entries", "number")]
     rows: Annotated[tuple[BlockErrors, ...], nested("errors", "number")]
     facts: Annotated[Mapping[str, Any], attribute()]
     file: Path | None = None
@@ -352,7 +352,7 @@ def certification(
     if worst > fail_above and all(each.decision != "fail" for each in shown):
         shown = merged([*shown, Deviation("imprecise", worst)])
     entries = tuple(
-        WrongEntry(k, each.code, each.source, each.block, each.stratum, *astuple(one))
+        _WrongEntry(k, each.code, each.source, each.block, each.stratum, *astuple(one))
         for k, each in enumerate(shown) for one in each.entries or (Entry("", ""),)
     )  # fmt: skip
     findings = tuple(each.finding(fail_above) for each in shown)

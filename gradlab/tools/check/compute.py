@@ -114,7 +114,12 @@ def _of_task(name: str, task: Task) -> Iterator[Finding]:
         about = f"{name}.simulator"
         with user_code.running("the simulator's step"), torch.no_grad():
             after = simulator.step(begin, action, _still(simulator, begin))
-        check_rows("the simulator's step", lambda s, a: _stepped(simulator, s, a), begin, action)
+
+        def stepped(state: Tensor, action: Tensor) -> Tensor:
+            found = simulator.step(state, action, _still(simulator, state))
+            return torch.cat([found.state, found.reward[:, None]], 1)
+
+        check_rows("the simulator's step", stepped, begin, action)
         if (lost := lost_step(begin, action, after)) is not None:
             raise InputError(f"{lost[1]}. {OTHER_BOUNDS}")
     except InputError as error:
@@ -129,11 +134,6 @@ def _of_task(name: str, task: Task) -> Iterator[Finding]:
 
 def _still(system: System, state: Tensor) -> Tensor | None:
     return state.new_zeros(len(state), system.noise_dim) if system.noise_dim else None
-
-
-def _stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
-    found = system.step(state, action, _still(system, state))
-    return torch.cat([found.state, found.reward[:, None]], 1)
 
 
 def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[Finding, str]:

@@ -37,7 +37,7 @@ class JacobiansCommand:
     step. Default: the task's own prior, where it has one."""
     gradient_model: arguments.GradientModelFile = None
     data: arguments.DataFile = None
-    """Record that the model was fitted to (docs/files.md): shows errors by distance from it."""
+    """The record that it was fitted to."""
     policy: arguments.PolicyFile = None
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Steps of the rollout. Default: the task's."""
@@ -45,7 +45,7 @@ class JacobiansCommand:
     """Number of start states."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
-    """File of the run. Default: runs/TASK-jacobians.h5."""
+    """Default: runs/TASK-jacobians.h5."""
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False
@@ -83,8 +83,8 @@ class JacobiansCommand:
         check_model(task.simulator, model)
         given = arguments.networks(policy=file)
         # The command that tests the simulator's own derivatives.
-        words = ["gradlab", "certify", self.task]
-        words += [word for group in self.settings for word in ("--set", *group)]
+        given = arguments.parameters(self.settings)
+        words = ["gradlab", "certify", *arguments.as_words(self.task, given)]
         certify = shlex.join([*words, *(["--policy", self.policy] if self.policy else [])])
         with bars() as progress:
             policy = given.get("policy") or stabilising_policy(

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
@@ -165,7 +164,10 @@ def compare_jacobians(
     validation.instance(
         "policy", policy, nn.Module, "a torch.nn.Module: state [N, ds] → action [N, da]"
     )
-    names = _names(simulator, state_names, action_names)
+    names = (
+        _names("state_names", state_names, "s", simulator.state_dim),
+        _names("action_names", action_names, "a", simulator.action_dim),
+    )
     check_model(simulator, model)
     policy = double_copy("policy", policy)
     starts = _checked_starts(states, simulator, policy)
@@ -181,7 +183,12 @@ def compare_jacobians(
             f"horizon {H} with {len(starts.states)} starts needs about {needed / 1e9:.0f} GB, more "
             f"than {_MEMORY / 1e9:.0f} GB: lower one of them"
         )
-    recorded = _checked_data(data, simulator)
+    recorded = None
+    if data is not None:
+        recorded = (
+            finite_rows("data states", data[0], simulator.state_dim).numpy(),
+            finite_rows("data actions", data[1], simulator.action_dim).numpy(),
+        )
 
     path, K = _path(simulator, policy, starts, H, seed)
     visited = visit(simulator, model, path, K, progress)
@@ -236,37 +243,11 @@ def check_model(simulator: System, model: System | None) -> None:
             raise InputError(f"model has {name} {got}, but the simulator has {wanted}")
 
 
-def _names(
-    simulator: System, state_names: Sequence[str], action_names: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    named = []
-    for name, given, short, width in (
-        ("state_names", state_names, "s", simulator.state_dim),
-        ("action_names", action_names, "a", simulator.action_dim),
-    ):
-        texts = isinstance(given, list | tuple) and all(isinstance(n, str) and n for n in given)
-        if not texts or len(set(given)) < len(given):
-            raise InputError(f"{name} is {validation.shown(given)}, expected names that differ")
-        if given and len(given) != width:
-            raise InputError(f"{name} has {len(given)} entries, but the simulator has {width}")
-        named.append(tuple(given) or tuple(f"{short}{k}" for k in range(width)))
-    return named[0], named[1]
-
-
-def _checked_data(
-    data: tuple[Tensor, Tensor] | None, simulator: System
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    if data is None:
-        return None
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise InputError(f"data is {validation.shown(data)}, expected (states, actions)")
-    states = finite_rows("data states", data[0], simulator.state_dim).numpy()
-    actions = finite_rows("data actions", data[1], simulator.action_dim).numpy()
-    if len(actions) != len(states) or len(states) < 2:
-        raise InputError(
-            f"data has {len(states)} states and {len(actions)} actions, expected as many, and 2"
-        )
-    return states, actions
+def _names(name: str, given: Sequence[str], short: str, width: int) -> tuple[str, ...]:
+    """Of coordinates: those given, or short ones."""
+    if given and len(given) != width:
+        raise InputError(f"{name} has {len(given)} entries, but the simulator has {width}")
+    return tuple(given) or tuple(f"{short}{k}" for k in range(width))
 
 
 def _path(

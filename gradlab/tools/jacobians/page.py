@@ -165,9 +165,6 @@ def _decided(good: bool, bad: bool = False) -> Decision:
     return "fail" if bad else "pass" if good else "undecided"
 
 
-_Said = tuple[str, str, str, Light]  # use, fix first, evidence
-
-
 def advice(run: JacobianRun) -> Recommendation:
     """What to correct in a model, and how far it may be chained; without a model, what the
     simulator's chains do."""
@@ -178,74 +175,60 @@ def advice(run: JacobianRun) -> Recommendation:
     if wrong := failed(rest, "jacobians.wrong"):
         fix = Field("fix first", phrase("jacobians.wrong", at=wrong[0].at))
         return Recommendation("none", (fix,), "entries-size", rest)
-    use, fix_first, evidence, light = _rollout(run) if alone else _correction(run)
-    unsure = [each for each in rest if each.code in _UNSURE]
-    if light != "none" and unsure:
-        light, evidence = "choose", ". ".join((evidence, *(each.said for each in unsure)))
-    exponent = _lyapunov(run, "closed")
+    use, light = _rollout(run) if alone else _reach(run)
+    first, sure = ("", True) if alone else _correction(run)
+    unsure = [each.said for each in rest if each.code in _UNSURE]
+    if light == "act" and (unsure or not sure):
+        light = "choose"
+    said = {"use": use, "fix first": first, "but": " ".join(unsure)}
+    fields = [*(Field(name, text) for name, text in said.items() if text), *_numbers(run, alone)]
     figure = "entries-effect"
     if alone:  # what the first field is about
-        figure = "entries-size" if exponent is None else "growth"
-    said = (Field("use", use), Field("fix first", fix_first), Field("evidence", evidence))
-    facts = (*_error(run), *_chain(run), *_exponent(run, exponent))
-    fields = tuple(each for each in (*said, *facts) if each.text)[:MOST]
-    return Recommendation(light, fields, figure, rest)
+        figure = "entries-size" if _lyapunov(run, "closed") is None else "growth"
+    return Recommendation(light, tuple(fields[:MOST]), figure, rest)
 
 
-def _error(run: JacobianRun) -> Iterator[Field]:
-    """The largest of a block."""
+def _numbers(run: JacobianRun, alone: bool) -> Iterator[Field]:
+    """The largest error of a block, that of the whole chain, and the growth per step."""
     errors = run.numbers("block", "relative error")
-    known = [(errors[block], MEANING[block]) for block in MEANING if block in errors]
-    if known:
+    if known := [(errors[block], MEANING[block]) for block in MEANING if block in errors]:
         found, at = max(known, key=lambda each: each[0].value)
         how = phrase("jacobians.how error", n=found.n)
         ranged = Field.ranged("error", found.estimate, how, percent)
         # An interval over decades is no number.
         text = f"unknown ({found.n} steps)" if found.spans_decades else ranged.text
         yield replace(ranged, text=phrase("jacobians.error", subject=text, at=at))
-
-
-def _chain(run: JacobianRun) -> Iterator[Field]:
     if products := run.numbers("product", "relative error", "step"):
         last = max(products)
         field = Field.ranged("chain", products[last].estimate, phrase("jacobians.how chain"))
         yield replace(field, text=phrase("jacobians.chain", subject=field.text, value=last))
-
-
-def _exponent(run: JacobianRun, rate: Number | None) -> Iterator[Field]:
+    rate = _lyapunov(run, "closed")
     if rate is not None and isfinite(rate.value):
         field, shift = Field.ranged("growth", rate.estimate, ""), -log(run.config["discount"])
-        counts = shift > 0 and run.config.get("model") is None
-        code = "jacobians.discounted" if counts else "jacobians.closed"
+        code = "jacobians.discounted" if alone and shift > 0 else "jacobians.closed"
         yield replace(field, text=phrase(code, subject=field.text, threshold=shift))
 
 
-def _correction(run: JacobianRun) -> _Said:
-    """What to correct first, and how far the model's chain is better than zeros."""
-    use, light = _reach(run)
+def _correction(run: JacobianRun) -> tuple[str, bool]:
+    """What to correct first, and whether that is sure."""
     if run.rows("entry", quantity="effect").empty:
-        light = "none" if light == "none" else "choose"
-        return use, phrase("jacobians.frozen"), phrase("jacobians.unmeasured"), light
-    row = _largest(run)
-    if row is None:
-        return use, "", phrase("jacobians.no effect"), light
-    subject, effect, rivals = _named(row), number_of(row), _rivals(run, row)
+        return phrase("jacobians.frozen"), False
+    if (largest := _largest(run)) is None:
+        return "", True
+    subject, effect, rivals = _named(largest), number_of(largest), _rivals(run, largest)
     few, n = bool(_carried(run)), effect.n
     unknown = _unknown(effect, few)
-    if light == "act" and (few or unknown or rivals or effect.low <= 0):
-        light = "choose"
     if effect.low <= 0 and not unknown:
-        bound = phrase("jacobians.at most", subject=percent(effect.high))
-        return use, phrase("jacobians.none shown", subject=subject), bound, light
+        at = percent(effect.high)
+        return phrase("jacobians.none shown", subject=subject, at=at), False
     if rivals:
         subject, more = listed([subject, *rivals], _NAMED), 0 if few else _further(run, rivals)
-        evidence = phrase(f"jacobians.{'more' if more else 'not apart'}", n=n, value=more)
-        return use, phrase("jacobians.rivals", subject=subject), evidence, light
-    fix = phrase("jacobians.one first", subject=subject)
+        code = "jacobians.more" if more else "jacobians.not apart"
+        return phrase(code, subject=subject, n=n, value=more), False
     if unknown:
-        return use, fix, phrase("jacobians.unknown", n=n), light
-    ends = with_ends(*effect.estimate, percent)[1]
-    return use, fix, phrase("jacobians.share", subject=ends), light
+        return phrase("jacobians.unknown", subject=subject, n=n), False
+    at = with_ends(*effect.estimate, percent)[1]
+    return phrase("jacobians.one first", subject=subject, at=at), not few
 
 
 def _reach(run: JacobianRun) -> tuple[str, Light]:
@@ -263,11 +246,11 @@ def _reach(run: JacobianRun) -> tuple[str, Light]:
     return phrase(code, subject=steps(far)), "choose"
 
 
-def _rollout(run: JacobianRun) -> _Said:
+def _rollout(run: JacobianRun) -> tuple[str, Light]:
     """How long a rollout of the simulator may be."""
     rate, H = _lyapunov(run, "closed"), int(run.config["horizon"])
     if rate is None or not isfinite(rate.value):
-        return phrase("jacobians.no product"), "", phrase("jacobians.no rate"), "none"
+        return phrase("jacobians.no product"), "none"
     later, doubling = (
         run.numbers("horizon", quantity)
         for quantity in ("growth on a path of twice the length", _DOUBLING)
@@ -291,9 +274,7 @@ def _rollout(run: JacobianRun) -> _Said:
     # "a …, fitted here; give yours …"
     origin = str(run.config.get("networks", "this policy"))
     whose = origin.partition(";")[0].partition(", fitted")[0]
-    use = phrase(f"jacobians.{code}", subject=whose, unit=" steps", **known)
-    value, low, high = rate.estimate
-    return use, "", phrase("jacobians.rate", value=value, low=low, high=high), light
+    return phrase(f"jacobians.{code}", subject=whose, unit=" steps", **known), light
 
 
 def _grows(doubling: Number | None) -> bool:
@@ -354,12 +335,6 @@ def _grown(table: pd.DataFrame) -> Series:
     return shown
 
 
-def _chained(table: pd.DataFrame) -> Series:
-    """From the first step on: before, both are the identity."""
-    product = rows(table, "product", "relative error")
-    return {_MEDIAN: product[product["step"] > 0]}
-
-
 def _beside_a_line(table: pd.DataFrame) -> Series:
     """Error of the model's own rollout beside a straight line (Condition 1 of MPG)."""
     own = rows(table, "model_error", "error").sort_values("step")
@@ -381,7 +356,9 @@ PLOTS = (
     Plot("exponents", _GROWTH, "The first decides.", bars, "Lyapunov exponents", "λ per step",
          each(_LOOPS, "exponent", "λ"), {"along": "direction, fastest first", "least": -1.0}),
     Plot("chain-error", _GROWTH, "Beyond 1 a zero is better.", lines,
-         "Error of the chained Jacobians", "relative error", _chained,
+         "Error of the chained Jacobians", "relative error",
+         # From the first step on: before, both are the identity.
+         lambda table: {_MEDIAN: rows(table, "product", "relative error").query("step > 0")},
          {"along": "steps chained", "limits": (-inf, _TOP), **_RELATIVE, "percent": False}),
     Plot("model-error", _GROWTH, "Condition 1 of MPG: a line.", lines,
          "Error of the model's own rollout", "distance [standard deviations]", _beside_a_line,

@@ -69,7 +69,7 @@ def windows(record: Trajectories, steps: int, every: int | None = None) -> Windo
     return Windows(path, group_count(path.group), len(first) - kept, ended)
 
 
-RECORD = "Trajectories: see gradlab.data.record_files.read and trajectories.from_rows"
+_RECORD = "Trajectories: see gradlab.data.record_files.read and trajectories.from_rows"
 _GRID = 12  # horizons at most
 _LEFT = 0.01  # γᵀ at which the whole return ends
 _EQUAL = 1e-6  # by which actions of a deterministic policy may differ from recorded ones
@@ -106,7 +106,7 @@ def checked(
     noise_std: float | Sequence[float] | None, seed: int,
 ) -> Arguments:  # fmt: skip
     """The arguments of `measure_logs`, checked."""
-    validation.instance("data", data, Trajectories, RECORD)
+    validation.instance("data", data, Trajectories, _RECORD)
     validation.number("discount", discount, above=0, most=1)
     validation.whole("horizon", horizon, 1)
     if reach is not None and validation.whole("reach", reach, 1) < horizon:

@@ -38,7 +38,7 @@ class Logs:
     """The model whose gradient is measured: a .safetensors file of `gradlab fit`, file.py:function
     that returns a System, or "prior" of the --task. Default: the score alone."""
     critic: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE")] = ()
-    """Critic Q(s, a) of the tail; several show their disagreement."""
+    """Critics of the tail."""
     noise_std: Annotated[tuple[float, ...] | None, arg(metavar="STD [STD ...]")] = None
     """Standard deviation of the noise on a deterministic policy's actions: one number for all of
     them, or one for each."""
@@ -47,16 +47,16 @@ class Logs:
     compared with some rows of the data."""
     settings: arguments.Settings = ()
     discount: float | None = None
-    """γ of the return. Default: the task's."""
+    """Default: the task's."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
-    """Longest horizon of the model's gradient. Default: the task's, else 25."""
+    """Default: the task's, or 25."""
     reach: Annotated[int | None, arg(metavar="T")] = None
-    """Steps of the whole return in the score. Default: as many as the data allow."""
+    """Steps of the whole return."""
     every: Annotated[int | None, arg(metavar="STEPS")] = None
-    """Steps between the windows of a trajectory, for few long ones. Default: one window each."""
+    """Steps between windows. Default: one window."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
-    """File of the run. Default: runs/DATA-logs.h5."""
+    """Default: runs/DATA-logs.h5."""
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False

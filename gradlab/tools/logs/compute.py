@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from gradlab import provenance
-from gradlab.data.trajectories import Path, Trajectories
+from gradlab.data.trajectories import Trajectories
 from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.setting import Tail
 from gradlab.progress import Progress, check_progress, silent
@@ -34,56 +34,60 @@ from gradlab.tools.logs.diagnostics import (
     Residuals,
     directional,
     judged,
-    prediction,
     refuse_far,
     residuals,
     return_bound,
 )
 from gradlab.tools.logs.findings import LogsRun
 from gradlab.tools.logs.gradients import (
-    Cell,
     WindowGradients,
     agreement,
     model_source,
     noise_of,
-    products,
     score_source,
 )
 from gradlab.user_code import differentiating
 
-_SCORE, _WHOLE, _MODEL = "score", "whole", "model"
-_OTHER = "model with critic "
-
 
 def _add_gradients(rows: RowCollector, what: Arguments, cut: Windows, progress: Progress) -> None:
     """Sections gradient and agreement."""
-    sources = _sources(what, cut.path)
-    if not sources:
+    states, n = Recorded(what.data.state.shape[1], what.data.action.shape[1]), cut.trajectories
+    H, critics = what.horizons[-1], what.critics or (None,)
+    short, tails = cut.path.cut(H), [Tail(H, each, what.discount) for each in critics]
+    scores = dict[str, WindowGradients]()
+    if what.stochastic:
+        score = Estimator(states, None, "score", tails[0])
+        scores["score"] = score_source(score, what.policy, short, what.horizons, what.seed)
+        if what.reach > H:
+            long = Estimator(states, None, "score", Tail(what.reach, None, what.discount))
+            reach = (what.reach,)
+            scores["whole"] = score_source(long, what.policy, cut.path, reach, what.seed)
+    known = {name: source.moments() for name, source in scores.items()}
+    for name, moments in known.items():
+        for h, own in zip(scores[name].horizons, moments, strict=True):
+            _add(rows, "gradient", noise_of(own), n, At(block=name, step=h))
+    if what.model is None:
         return
-    size = sum(p.numel() for p in what.policy.parameters())
-    pairs = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
-    models = [name for name in sources if name == _MODEL or name.startswith(_OTHER)]
-    for h in what.horizons if models else ():
-        pairs += [((_MODEL, h), cell) for _, cell in _references(sources, what, h)]
-        pairs += [((a, h), (b, h)) for k, a in enumerate(models) for b in models[k + 1 :]]
-    inner = products(sources, pairs, cut.path, size, progress)
-    n = cut.trajectories
-    for name, source in sources.items():
-        for h in () if name in models else source.horizons:
-            _add(rows, "gradient", noise_of(inner, (name, h)), n, At(block=name, step=h))
-    if _MODEL not in sources:
-        return
+    models = [Estimator(states, what.model, "all", tail) for tail in tails]
+    model = model_source(models, what.policy, short, what.horizons, what.seed)
+    far = model.moments(scores["whole"].explicit(0)) if "whole" in scores else []
     variances = {}
-    for h in what.horizons:
-        noise = noise_of(inner, (_MODEL, h), tuple((name, h) for name in models[1:]))
-        _add(rows, "gradient", noise, n, At(block=_MODEL, step=h))
+    for k, (h, own) in enumerate(zip(what.horizons, model.moments(), strict=True)):
+        progress("gradients", k, len(what.horizons))
+        noise = noise_of(own)
+        _add(rows, "gradient", noise, n, At(block="model", step=h))
         if h > 0:
             variances[float(h)] = noise["variance"][0]
-        if not inner.squares[_MODEL, h].any():
+        if not own.squares.any():
             continue  # no action reaches a reward in so few steps: nothing to agree about
-        for block, cell in _references(sources, what, h):
-            found = agreement(inner, (_MODEL, h), cell)
-            _add(rows, "agreement", found, n, At(block=block, step=h))
+        if "score" in scores:
+            (same,) = model.moments(scores["score"].explicit(k), only=k)
+            found = agreement(same, known["score"][k])
+            _add(rows, "agreement", found, n, At(block="same", step=h))
+        if far:
+            found = agreement(far[k], known["whole"][0])
+            _add(rows, "agreement", found, n, At(block="whole", step=h))
+    progress("gradients", len(what.horizons), len(what.horizons))
     # How the variance of the model's gradient grows from horizon 1 on.
     growth = variance_growth(
         np.array([*variances]),
@@ -93,33 +97,6 @@ def _add_gradients(rows: RowCollector, what: Arguments, cut: Windows, progress: 
     if growth is not None:  # slope of the log variance per step
         slope = number(growth.slope, growth.low, growth.high, n, "jackknife")
         rows.add("gradient", "variance_slope", slope, At(block="model", step=growth.onset))
-
-
-def _sources(what: Arguments, path: Path) -> dict[str, WindowGradients]:
-    states = Recorded(what.data.state.shape[1], what.data.action.shape[1])
-    H, critic = what.horizons[-1], what.critics[0] if what.critics else None
-    short, tail = path.cut(H), Tail(H, critic, what.discount)
-    sources = {}
-    if what.stochastic:
-        score = Estimator(states, None, "score", tail)
-        sources[_SCORE] = score_source(score, what.policy, short, what.horizons, what.seed)
-        if what.reach > H:
-            long = Estimator(states, None, "score", Tail(what.reach, None, what.discount))
-            sources[_WHOLE] = score_source(long, what.policy, path, (what.reach,), what.seed)
-    if what.model is not None:
-        for k, tail_critic in enumerate(what.critics or (None,)):
-            model = Estimator(states, what.model, "all", Tail(H, tail_critic, what.discount))
-            name = f"{_OTHER}{k + 1}" if k else _MODEL
-            sources[name] = model_source(model, what.policy, short, what.horizons, what.seed)
-    return sources
-
-
-def _references(
-    sources: dict[str, WindowGradients], what: Arguments, h: int
-) -> list[tuple[str, Cell]]:
-    """The references of the model's gradient of h steps."""
-    references = [("same", (_SCORE, h))] if _SCORE in sources else []
-    return references + ([(_WHOLE, (_WHOLE, what.reach))] if _WHOLE in sources else [])
 
 
 HORIZON = 25
@@ -190,7 +167,7 @@ def measure_logs(
         _add(rows, "critic", found, cut.trajectories, At(block=f"critic {k + 1}"))
     if what.model is not None:
         progress("model", 0, 1)
-        notes |= _model(rows, what, what.model, cut)
+        notes["neighbours"] = _add_directions(rows, what, what.model)
         progress("model", 1, 1)
     config: dict[str, object] = {
         "trajectories": cut.trajectories, "windows": cut.path.states.shape[1],
@@ -205,24 +182,19 @@ def measure_logs(
     return LogsRun(rows.columns, *names, config, provenance.environment(begun), notes)
 
 
-def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> dict[str, object]:
-    """The model's own derivatives and predictions, on these data."""
+def _add_directions(rows: RowCollector, what: Arguments, model: System) -> bool:
+    """The model's own derivatives on these data; were there neighbours enough?"""
     near = directional(what.data, model, what.seed)
-    if near is not None:
-        # Per output, and "all" of them together.
-        outputs = [*what.data.state_names, "all"]
-        for quantity, each in (("error", near.error), ("noise", near.noise)):
-            for output, one in zip(outputs, each, strict=True):
-                _add(rows, "direction", {quantity: one}, near.trajectories, At(output=output))
-        middle = number(near.distance, np.nan, np.nan, near.rows, "median")
-        rows.add("direction", "distance", middle)
-    ahead = prediction(cut.path.cut(what.horizons[-1]), model)
-    rows.add("prediction", "error", ahead.error, At(step=np.arange(1, len(ahead.error.value) + 1)))
-    return {
-        "neighbours": near is not None,
-        "prediction_lost": ahead.lost,
-        "growth": None if ahead.growth is None else ahead.growth.law,
-    }
+    if near is None:
+        return False
+    # Per output, and "all" of them together.
+    outputs = [*what.data.state_names, "all"]
+    for quantity, each in (("error", near.error), ("noise", near.noise)):
+        for output, one in zip(outputs, each, strict=True):
+            _add(rows, "direction", {quantity: one}, near.trajectories, At(output=output))
+    middle = number(near.distance, np.nan, np.nan, near.rows, "median")
+    rows.add("direction", "distance", middle)
+    return True
 
 
 def _add(rows: RowCollector, section: str, numbers: Judged, n: int, at: At) -> None:

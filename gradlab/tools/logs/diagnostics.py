@@ -5,7 +5,6 @@
     direction   ε² = (D − T) / (S − T), the squared error of the model's directional derivatives:
                 D = Var(y_i − J_m x_i), S = Var(y_i), T = residual variance of y_i on x_i over the
                 nearest rows x_i = (s, a)_i of other trajectories, y_i = s'_i − s_i (DDPPO eq. 9)
-    prediction  E_k² = E |s_k − ŝ_k|² / E |s_k − s_0|² along the recorded actions
 
 T is the noise floor: where it is nearly S, neighbours have no information on derivatives. One point
 per trajectory, since within one the noise of a step moves both the next x and y.
@@ -28,11 +27,10 @@ from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import judge
 from gradlab.networks.policies import check_stochastic
 from gradlab.statistics.comparison import ratio_interval
-from gradlab.statistics.growth import FEWEST, ErrorGrowth, error_growth
 from gradlab.statistics.intervals import Interval, jackknife_se, skewness_corrected
 from gradlab.statistics.moments import Estimate, combine, sample_mean
-from gradlab.statistics.over_groups import Estimates, group_sums, root_ratio
-from gradlab.systems.system import System, step_running
+from gradlab.statistics.over_groups import group_sums
+from gradlab.systems.system import System
 
 _Array = NDArray[np.float64]
 
@@ -90,7 +88,9 @@ def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
     centre, square = mean(Q, recorded), mean(Q.square(), recorded)
     residual = mean(delta, steps)
     results = {
-        "residual": combine(lambda d, q, qq: d / _spread(q, qq), residual, centre, square),
+        "residual": combine(
+            lambda d, q, qq: d / np.sqrt(np.maximum(qq - q**2, 0.0)), residual, centre, square
+        ),
         "beyond": mean(recorded & ((low > Q) | (high < Q)), recorded),
     }
 
@@ -112,10 +112,6 @@ def return_bound(path: Path, discount: float) -> tuple[float, float]:
     if discount == 1.0:
         return -np.inf, np.inf
     return least / (1 - discount), most / (1 - discount)
-
-
-def _spread(mean: _Array, square: _Array) -> _Array:
-    return np.sqrt(np.maximum(square - mean**2, 0.0))
 
 
 LEVEL = 1e-3  # of all tests together: below, the data are called off policy
@@ -222,50 +218,6 @@ def refuse_far(statistics: Residuals, names: tuple[str, ...]) -> None:
         f"rows have {parts} (on policy: 0, 1, 0%); give the policy and the noise that recorded "
         f"them"
     )
-
-
-@dataclass(frozen=True)
-class PredictionErrors:
-    """E_k for k = 1 … T, and the law of the growth of |s_k − ŝ_k| where one could be fitted.
-
-    Attributes:
-        lost: the first step at which a prediction left the finite numbers; None: none did.
-    """
-
-    error: Estimates
-    growth: ErrorGrowth | None
-    lost: int | None
-
-
-def prediction(path: Path, model: System) -> PredictionErrors:
-    """The model along windows; those that ended count up to their last living step. `path`: of
-    windows, NaN where no action was taken."""
-    spread = path.states[path.alive].std(dim=0)
-    scale = torch.where(spread > 0, spread, 1.0)
-    here, wrong = path.states[0], []
-    for t in range(path.horizon):
-        with torch.no_grad():
-            here = step_running(model, here, path.actions[t].nan_to_num(0.0)).state
-        wrong.append(((here - path.states[t + 1]) / scale).square().sum(dim=1))
-    moved = ((path.states[1:] - path.states[0]) / scale).square().sum(dim=2)
-    # The step into a terminal state was recorded too.
-    counted = path.alive[:-1]
-    error = torch.where(counted, torch.stack(wrong), 0.0)
-    finite = torch.isfinite(error).all(dim=1)
-    lost = None if finite.all() else int((~finite).nonzero()[0]) + 1
-    last = path.horizon if lost is None else lost - 1
-    group = path.group.numpy()
-    X, Z = (
-        group_sums(torch.where(counted, part, 0.0)[:last].T.numpy(), group)
-        for part in (error, moved)
-    )
-    errors = root_ratio(X, Z, counted[:last].sum(dim=1).numpy())
-    # Growth is that of the first window of each trajectory that lives to the end.
-    _, first = np.unique(group, return_index=True)
-    kept = first[counted[:last].numpy()[:, first].all(axis=0)] if last else first[:0]
-    enough = len(kept) >= 2 and last >= FEWEST
-    growth = error_growth(np.sqrt(error[:last].numpy()[:, kept]).T) if enough else None
-    return PredictionErrors(errors, growth, lost)
 
 
 _SAMPLE = 500  # rows that are used

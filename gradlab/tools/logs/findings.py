@@ -12,7 +12,6 @@ step, `output` a coordinate. The sections:
                 called agreement, cosine, variance_ratio; none where the model's is exactly 0
     critic      per critic: Bellman residual, values beyond the return bound
     direction   the model's directional derivatives against held-out neighbours, per output
-    prediction  the model's error after k steps under the recorded actions
 
 A horizon passes, fails or is undecided by the ends of these (`logs.agreement`); none passes where
 the score's own norm is not known to be above 0.
@@ -204,12 +203,6 @@ def _networks(run: LogsRun) -> Iterator[Finding]:
         yield row("logs.direction", decision, _rooted(together), worst)
     elif run.config["model"] is not None:
         yield Finding("logs.no neighbours", "skipped")
-    if lost := run.notes.get("prediction_lost"):
-        yield Finding("logs.lost", "fail", value=lost)
-    if ahead := numbers(run, "prediction", "error"):
-        last = ahead[max(ahead)]
-        decision = "pass" if last.high < 1 else "fail" if last.low > 1 else "undecided"
-        yield row("logs.prediction", decision, last, steps(max(ahead)))
 
 
 def _data(run: LogsRun) -> Iterator[Finding]:

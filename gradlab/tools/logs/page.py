@@ -8,7 +8,7 @@ import pandas as pd
 
 from gradlab.figures.plots import Series, bars, lines, rooted, rows, scaled
 from gradlab.figures.style import BLUE, MUTED, PURPLE, VERMILION, Look
-from gradlab.reporting.long_page import Plot, drawn, each, long_page, one
+from gradlab.reporting.long_page import Plot, drawn, each, long_page
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import NOWHERE, Page, PageSource
 from gradlab.tools.logs.findings import SUPPORTED, TOLERANCE, LogsRun, advice
@@ -24,7 +24,6 @@ _GRADIENTS = {
 _CRITICS = Look("between critics", PURPLE, "-", "D")
 _ERROR = Look("error of derivatives", BLUE, "-", "o")
 _FLOOR = Look("noise among what neighbours show", MUTED, "-", "s")
-_AHEAD = Look("predicted state", BLUE, "-", "o")
 _MOST = 10.0  # times the score, beyond which a difference is drawn there
 _SUPPORT = "What the data support"
 _NOISE = "How much the data can tell"
@@ -35,13 +34,7 @@ _SECTIONS = {
     "policy": "The policy's noise",
     "critic": "Critics",
     "direction": "Derivatives against neighbours",
-    "prediction": "Prediction errors",
 }
-
-
-def _differences(table: pd.DataFrame) -> Series:
-    known = each(_SCORES, "agreement", "relative_bias2")(table)
-    return {look: rooted(found) for look, found in known.items()}
 
 
 def _between(table: pd.DataFrame) -> Series:
@@ -52,16 +45,12 @@ def _between(table: pd.DataFrame) -> Series:
     return {_CRITICS: rooted(scaled(between, 1 / norm**2))}
 
 
-def _neighbours(table: pd.DataFrame) -> Series:
-    error, floor = (rows(table, "direction", quantity) for quantity in ("error", "noise"))
-    return {_ERROR: rooted(error), _FLOOR: floor}
-
-
 PLOTS = (
     Plot("agreement", _SUPPORT, "Supported below the line.", lines,
          "Does the model's gradient agree with the score?", "|E model − E score| / |E score|",
-         _differences, {"level": TOLERANCE, "log": True, "decades": 6, "percent": True,
-                        "limits": (-inf, _MOST)}),
+         each(_SCORES, "agreement", "relative_bias2", rooted),
+         {"level": TOLERANCE, "log": True, "decades": 6, "percent": True,
+          "limits": (-inf, _MOST)}),
     Plot("referee", _NOISE, "A score above the line can judge.", lines,
          "How well the mean of these data is known", "cosine",
          each(_GRADIENTS, "gradient", "cosine_self"), {"level": SUPPORTED}),
@@ -71,11 +60,10 @@ PLOTS = (
     Plot("critics", _NOISE, "The same data, other critics.", lines, "Where the critics disagree",
          "share of the gradient's norm", _between, {"percent": True}),
     Plot("direction", _MODEL, "Where to refit.", bars,
-         "The model's derivatives against neighbours", "share", _neighbours,
+         "The model's derivatives against neighbours", "share",
+         lambda table: {_ERROR: rooted(rows(table, "direction", "error")),
+                        _FLOOR: rows(table, "direction", "noise")},
          {"along": "output", "level": 1.0, "percent": True, "least": 0.0}),
-    Plot("prediction", _MODEL, "At 100% it knows nothing.", lines, "How far the model predicts",
-         "error / change", one(_AHEAD, "prediction", "error"),
-         {"along": "steps", "level": 1.0, "percent": True, "limits": (-inf, 3.0)}),
 )  # fmt: skip
 
 

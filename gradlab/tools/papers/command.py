@@ -44,7 +44,6 @@ class FigureCommand:
             TABLES,
             chosen,
             markdown,
-            mixed,
             save,
             sized,
             training_runs,
@@ -54,10 +53,9 @@ class FigureCommand:
         if self.name in TABLES:
             table = TABLES[self.name](training_runs(self.runs))
             target = self.output or Path("runs") / f"{self.name}.md"
-            note = mixed(self.runs)
-            files = write(table, target, note)
+            files = write(table, target)
             return {
-                "headline": f"{', '.join(files)} are written. {note}".strip(),
+                "headline": f"{', '.join(files)} are written.",
                 "text": markdown(table),
                 "figure": str(target), "table": table.to_dict("records"),
             }  # fmt: skip
@@ -65,9 +63,8 @@ class FigureCommand:
         found = chosen(self.name, self.runs)
         sized(found.figure, self.width)
         table = save(found, target)
-        told = " ".join(filter(None, (found.caption, mixed(self.runs))))
         return {
-            "headline": f"{target} is drawn. {told}", "figure": str(target),
+            "headline": f"{target} is drawn. {found.caption}", "figure": str(target),
             "table": table.to_dict("records"),
         }  # fmt: skip
 
@@ -117,7 +114,7 @@ class ReproduceCommand:
         with undisturbed():
             from gradlab.reporting.output import compare
             from gradlab.tools.papers import reproduction as made
-            from gradlab.tools.papers.figures import TABLES, chosen, markdown, mixed, save, write
+            from gradlab.tools.papers.figures import TABLES, chosen, markdown, save, write
 
         folder = self.folder or Path("runs") / f"{self.paper}-{self.item}"
         due = made.planned(item, folder, self.seeds, self.share, self.preset, self.device)
@@ -145,7 +142,7 @@ class ReproduceCommand:
             table = TABLES[item.table](runs)
             tables[part.task] = table.to_dict("records")
             text.append(markdown(table))
-            files += write(table, folder / f"{part.task}-table.csv", mixed(paths))
+            files += write(table, folder / f"{part.task}-table.csv")
             for name in item.figures:
                 target = folder / f"{part.task}-{name}.pdf"
                 save(chosen(name, paths), target)

@@ -288,26 +288,13 @@ def _dress(
             handles.setdefault(label, artist)
         if legend := ax.get_legend():
             legend.remove()
-    legend_below(figure, list(handles.values()), list(handles), columns=2, size=9)
-    figure.supylabel(ylabel, fontsize=9, color=style.INK)
-    headed(figure, head, 10)
-
-
-def legend_below(
-    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], columns: int, size: float
-) -> None:
-    """The one legend of several axes."""
-    figure.legends.clear()
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=size,
-        labelcolor=style.INK, handlelength=3.2,
+        [*handles.values()], [*handles], loc="outside lower center", ncols=2, frameon=False,
+        fontsize=9, labelcolor=style.INK, handlelength=3.2,
     )  # fmt: skip
-
-
-def headed(figure: Figure, words: str, size: float) -> None:
-    """Words above all axes, wrapped at the figure's width."""
-    words = fill(words, int(figure.get_figwidth() / (0.0078 * size)))
-    figure.suptitle(words, x=0.01, ha="left", fontsize=size, color=style.INK)
+    figure.supylabel(ylabel, fontsize=9, color=style.INK)
+    words = fill(head, int(figure.get_figwidth() / 0.078))
+    figure.suptitle(words, x=0.01, ha="left", fontsize=10, color=style.INK)
 
 
 def _counted(runs: Iterable[Training]) -> str:

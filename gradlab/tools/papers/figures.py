@@ -37,7 +37,7 @@ from gradlab.runs.training.results import (
     table,
 )
 from gradlab.statistics.over_groups import student_mean
-from gradlab.storage import journal, records
+from gradlab.storage import journal
 from gradlab.tools.papers import curves
 from gradlab.tools.papers.published import RETURNS, printed
 
@@ -45,22 +45,6 @@ _SPEEDS, _FIT = "convergence", "fit"
 _EPOCH = 1000  # transitions of one row of seconds
 _LOGS_PLANS = "`gradlab train --plan-horizon H`"
 _FORMATS = (".png", ".pdf", ".svg")
-# Panels that a run has only where it was asked for them.
-_OPTIONS = {
-    **dict.fromkeys(("weights-rule", "weights-error"), "gradlab train --weights measured"),
-    **dict.fromkeys(
-        ("gradient-parts", "gradient-relative", "gradient-dynamics_parts", "error-horizon",
-         "gradient-dynamics_relative", "gradient-horizons"), "gradlab train --gradient-every N"),
-    **dict.fromkeys(("model-gradient", "model-errors"), "gradlab train --two-model"),
-    "weights": "a mixture, such as mpg-v2",
-    _SPEEDS: "a task with goals, such as path_tracking",
-    "model-prediction": "a learned model, such as ddppo's",
-    "fit-errors": "gradlab fit --jacobians",
-    "return-horizons": "gradlab train --horizons H with several H",
-    "loss-settings": "gradlab train ddppo with several --neighbours or --loss-weight",
-    "return_over_updates": "gradlab measure without --no-rehearsal",
-    "loss-surface": "gradlab measure --model MODEL --surface H",
-}  # fmt: skip
 
 
 def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
@@ -116,23 +100,15 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
         found = Panel(
             name, "", caption, lambda figure: row.draw(figure, drawn), row.table(runs), size
         )
-    elif "fit-errors" in own:
-        raise InputError(f"name is {name!r}, expected fit-errors{_needs(name)}")
-    else:
+        return found
+    every: dict[str, Panel] = {}
+    if kind != _FIT:
         page = output.page_of(paths[0]) if len(paths) == 1 else output.compared(paths)[0]
         every = {each.name: each for each in page.panels}
-        if name not in every:
-            names = ", ".join([*every, *shown])
-            raise InputError(f"name is {name!r}, but these runs have {names}{_needs(name)}")
-        found = every[name]
-    return found
-
-
-def mixed(files: Sequence[Path]) -> str:
-    """That runs are of several commits; "" where they are not."""
-    written = [records.attributes(path) for path in files if path.is_file()]
-    commits = sorted({str(each["commit"])[:8] for each in written if each.get("commit")})
-    return f"runs of several commits: {', '.join(commits)}" if len(commits) > 1 else ""
+    if name not in every:
+        names = ", ".join([*every, *shown]) or "no figure"
+        raise InputError(f"name is {name!r}, but these runs have {names}: see docs/papers.md")
+    return every[name]
 
 
 def training_runs(paths: Sequence[Path]) -> dict[str, Training]:
@@ -145,10 +121,6 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     if not paths:
         raise InputError("runs are missing: name at least one RUN.h5")
     return [file for path in paths for file in output.files(path)]
-
-
-def _needs(name: str) -> str:
-    return f"; {name} needs {_OPTIONS[name]}" if name in _OPTIONS else ""
 
 
 class _OwnFigure(NamedTuple):
@@ -174,10 +146,6 @@ def _rows_of(group: str) -> Callable[[Mapping[str, Any]], pd.DataFrame]:
     return lambda runs: pd.concat([run.table(group).assign(run=x) for x, run in runs.items()])
 
 
-def _convergence(figure: Figure, runs: dict[str, Training]) -> None:
-    convergence(runs, figure.add_subplot())
-
-
 _counted = _all(lambda run: "transitions" in run.evaluations)
 _measured = _all(lambda run: len(run.gradients.get("iteration", ())))
 _parted = _all(lambda run: np.isfinite(run.gradients.get("bias2_states", np.nan)).any())
@@ -191,7 +159,8 @@ _OWN: Mapping[str, Mapping[str, _OwnFigure]] = {
         _all(lambda run: run.surface is not None), curves.loss_surface, _rows_of("surface"),
     )},
     KIND: {
-        _SPEEDS: _OwnFigure(_all(lambda run: run.task in GOALS), _convergence, table),
+        _SPEEDS: _OwnFigure(_all(lambda run: run.task in GOALS),
+            lambda figure, runs: convergence(runs, figure.add_subplot()), table),
         "gradient-horizons": _OwnFigure(
             _measured, curves.gradient_horizons, _rows_of("gradients")
         ),
@@ -363,10 +332,9 @@ def _spread(values: Floats) -> str:
     )
 
 
-def write(table: pd.DataFrame, target: Path, note: str = "") -> list[str]:
-    """As Markdown, with the note below it, and CSV beside each other; the names of the files."""
-    below = f"\n{note}\n" if note else ""
-    texts = {".md": markdown(table) + below, ".csv": table.to_csv(index=False)}
+def write(table: pd.DataFrame, target: Path) -> list[str]:
+    """As Markdown and CSV beside each other; the names of the files."""
+    texts = {".md": markdown(table), ".csv": table.to_csv(index=False)}
     with _folder_of(target):
         for suffix, text in texts.items():
             target.with_suffix(suffix).write_text(text, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,11 @@ from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import describe, settings_of
 
 _EVALUATIONS = 20  # of a row on policy
-Preset = Literal["paper", "none"]
+_Preset = Literal["paper", "none"]
 
 
 @dataclass(frozen=True)
-class ItemRun:
+class _ItemRun:
     """One run of an item: one row on one task, all of its seeds.
 
     Attributes:
@@ -47,9 +47,9 @@ class ItemRun:
 
 
 def planned(
-    item: Item, folder: Path, seeds: int, share: float, preset: Preset = "paper",
+    item: Item, folder: Path, seeds: int, share: float, preset: _Preset = "paper",
     device: str | None = None,
-) -> list[ItemRun]:  # fmt: skip
+) -> list[_ItemRun]:  # fmt: skip
     """Every run of the item.
 
     Args:
@@ -75,7 +75,7 @@ def planned(
 
 def _due(
     part: ItemPart, task: Task, row: str, command: Train, path: Path, share: float
-) -> ItemRun:  # fmt: skip
+) -> _ItemRun:  # fmt: skip
     """The run of a row, with as many iterations as make the paper's length, and those made."""
     full = command.printed(task.name)[0] if command.preset else command
     algorithm = full._row(task.name)
@@ -94,31 +94,17 @@ def _due(
                 f"folder has {path}, a run of {asked} iterations and {trained} seeds, expected "
                 f"{iterations} and {command.seeds}: name another folder"
             )
-        there = _numbers(run.config)
-        for name, here in _numbers(describe(algorithm, task, chosen)).items():
-            if there[name] != here:
-                raise InputError(f"folder has {path}, a run with {name} {there[name]}, "
-                                 f"expected {here}: name another folder")  # fmt: skip
+        if run.config["algorithm"] != describe(algorithm, task, chosen)["algorithm"]:
+            raise InputError(f"folder has {path}, a run of other settings: name another folder")
         done = int(run.iteration[-1]) if len(run.iteration) else 0
-    return ItemRun(part, row, path, command, iterations, round(iterations * each), done)
-
-
-def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What presets decide, as a run's file has it."""
-    algorithm = config["algorithm"]
-    model = algorithm.get("model") or {}
-    loss = {name: model.get("loss", {}).get(name) for name in ("neighbours", "weight", "steps")}
-    return {
-        "horizons": [term["horizon"] for term in algorithm["terms"]], "model": model.get("hidden"),
-        "members": model.get("members"), **loss,
-    }  # fmt: skip
+    return _ItemRun(part, row, path, command, iterations, round(iterations * each), done)
 
 
 def path_of(part: ItemPart, row: str, folder: Path) -> Path:
     return folder / f"{row}-{part.task}.h5"
 
 
-def run_missing(due: Sequence[ItemRun], command: str = "") -> None:
+def run_missing(due: Sequence[_ItemRun], command: str = "") -> None:
     """Trains what is missing, one run after the other; a run that was begun goes on."""
     for each in (run for run in due if run.done < run.iterations):
         each.path.parent.mkdir(parents=True, exist_ok=True)

@@ -76,13 +76,11 @@ class RemediesCommand:
 
     @staticmethod
     def again(run: Path) -> list[str]:
-        """The words that go on where models were fitted."""
-        from gradlab.tools.remedies.compute import is_begun
-
-        return ["--resume"] if is_begun(run) else ["--overwrite"]
+        """The words that go on where trials are done."""
+        return ["--resume"] if run.is_file() else ["--overwrite"]
 
     def run(self, command: str) -> Document:
-        """Test, and write RUN.h5, RUN.html, the models and the networks that were fitted."""
+        """Test, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
             from gradlab.fitting.critics import fitted_networks
             from gradlab.measurement.config import MeasureConfig
@@ -144,10 +142,7 @@ class RemediesCommand:
 
 def _kept(run: Path) -> str:
     """State of an interrupted run, and how to resume it."""
-    from gradlab.tools.remedies.compute import is_begun
     from gradlab.tools.remedies.result import load
 
-    if not is_begun(run):
-        return "nothing was fitted yet"
     done = load(run).trials if run.is_file() else 0
-    return f"finished trials: {done} (gradlab report {run}); go on with --resume"
+    return f"finished trials: {done}; go on with --resume"

@@ -1,14 +1,12 @@
 """`compare_remedies`: models with and without each remedy, on the same data, starts and noise.
 
 Within a trial all models share record, first weights, starts and noise; trials share nothing but
-what was given. The file is written anew after each trial and every fitted model is kept: a kill
-costs at most the measurement of a trial, or the fit that was running.
+what was given. The file is written anew after each trial: a kill costs the trial in progress.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +31,7 @@ from gradlab.measurement.config import MeasureConfig
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.storage import records, whole_files
+from gradlab.storage import records
 from gradlab.storage.whole_files import keep
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
@@ -97,7 +95,7 @@ class _Question:
 
 
 def measured(
-    question: _Question, trial: int, plan: TrialPlan, folder: Path, progress: Progress
+    question: _Question, trial: int, plan: TrialPlan, progress: Progress
 ) -> tuple[list[ModelValue], dict[str, Any]]:
     """Every number of a trial, and what a reader must know of it."""
     begun, stage = time.monotonic(), f"trial {trial + 1}: models"
@@ -110,7 +108,7 @@ def measured(
         def report(_: str, done: int, __: int, before: int = before) -> None:
             progress(stage, before + done, total)
 
-        parts[part] = fits.made(folder, recipes, part, data, descents, report)
+        parts[part] = fits.fitted(recipes, part, data, descents, report)
         before += part.epochs
         progress(stage, before, total)
     systems: dict[str, System] = {}
@@ -154,7 +152,6 @@ SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=100
 # the squares are divided by, goes on falling where the curvature between neighbours stays.
 _DIRECTIONAL = DirectionalDerivative(directions=1, weight=0.1)
 ROWS, STARTS, TRIALS = 5000, 256, 5
-PLAN = "plan.json"  # in the folder of the models
 
 
 @differentiating
@@ -183,7 +180,7 @@ def compare_remedies(
     """Fit every arm in every trial, measure it, and write `output` anew after each trial.
 
     Args:
-        output: NAME.h5; models lie beside it in NAME-models/, a fitted one is never fitted again.
+        output: NAME.h5.
         arms: see `remedies.arms`.
         data: a record that every trial is fitted to; None: each trial records `rows` of its own,
             with the policy and the task's exploration noise.
@@ -198,7 +195,7 @@ def compare_remedies(
         costs: a step of each arm in steps of the baseline; None: measured in turn.
         command: recorded in the file, so that a reader can repeat the run.
         resume: go on with `output`; `trials` may have grown.
-        overwrite: begin anew where `output`, or models of a stopped run, are there.
+        overwrite: begin anew where `output` is there.
 
     Raises:
         InputError: names the argument or the arm, what it got and what to do.
@@ -227,22 +224,26 @@ def compare_remedies(
         double_copy("critic", as_critic(critic)), once, data, rows,
         replace(settings, patience=None, seconds=None), gradient_loss, H, starts, batch, seed,
     )  # fmt: skip
-    folder, config = models_folder(output), _config(question, costs)
+    config = _config(question, costs)
     records.check_output(output, overwrite or resume)
-    if not resume:
-        _begin(question, output, config, costs, overwrite)
-    recorded = notes_of(folder)
-    changed = [name for name in config if recorded["config"].get(name) != config[name]]
-    if changed:
-        raise InputError(f"{folder} was begun with other {', '.join(changed)}: repeat them")
-    plan = fits.planned(
-        recorded["config"]["arms"], recorded["epochs"], recorded["steps"], recorded["costs"]
-    )
     run = load(output) if resume and output.is_file() else None
+    recipes, first = question.recipes(0), question.record(0)
+    if run is not None:
+        changed = [name for name in config if run.config.get(name) != config[name]]
+        if changed:
+            raise InputError(f"{output} was begun with other {', '.join(changed)}: repeat them")
+        costs = run.config["costs"]  # that were measured again would differ
+    if costs is None:
+        costs = fits.costs_of(once, fits.measured_costs(recipes, first))
+    for arm in once:
+        if not 0 < costs.get(arm, nan) < inf:
+            raise InputError(f"costs has {costs.get(arm)!r} for {arm}, expected a positive number")
+    steps = fits.steps_per_epoch(recipes, first)
+    plan = fits.planned(once, settings.epochs, steps, {arm: float(costs[arm]) for arm in once})
     models = {name: [list(part) for part in parts] for name, parts in plan.models.items()}
     config |= {"command": command, "models": models, "costs": dict(plan.costs)}
     for k in range(run.trials if run else 0, trials):
-        values, notes = measured(question, k, plan, folder / f"trial-{k}", progress)
+        values, notes = measured(question, k, plan, progress)
         before = run.notes["trials"] if run else []
         run = Remedies(
             values=(*(run.values if run else ()), *of_trial(k, values)),
@@ -254,16 +255,6 @@ def compare_remedies(
         keep({output: partial(run.save, overwrite=True)})
     assert run is not None
     return run
-
-
-def models_folder(output: Path) -> Path:
-    """Where the models of a run lie."""
-    return output.with_name(f"{output.stem}-models")
-
-
-def is_begun(output: Path) -> bool:
-    """Whether models of a run at `output` were planned, so that it can go on."""
-    return (models_folder(output) / PLAN).is_file()
 
 
 def _config(question: _Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
@@ -289,50 +280,3 @@ def _config(question: _Question, costs: Mapping[str, float] | None) -> dict[str,
     }
     plain: dict[str, Any] = json.loads(json.dumps(config))
     return plain
-
-
-def _begin(
-    question: _Question,
-    output: Path,
-    config: Mapping[str, Any],
-    given: Mapping[str, float] | None,
-    overwrite: bool,
-) -> None:
-    """A folder with the plan of a new run, made once: costs that were measured again would differ.
-
-    What was there before goes when all else has been found to be in order.
-    """
-    folder = models_folder(output)
-    there = folder.exists() and any(folder.iterdir())
-    if there and notes_of(folder) and not overwrite:
-        raise InputError(
-            f"{folder} holds models of a run that was stopped: go on with resume=True, or begin "
-            f"anew with overwrite=True"
-        )
-    recipes, data = question.recipes(0), question.record(0)
-    steps = fits.steps_per_epoch(recipes, data)
-    costs = given
-    if costs is None:
-        costs = fits.costs_of(question.arms, fits.measured_costs(recipes, data))
-    for arm in question.arms:
-        if not 0 < costs.get(arm, nan) < inf:
-            raise InputError(f"costs has {costs.get(arm)!r} for {arm}, expected a positive number")
-    notes = {
-        "config": config, "epochs": question.settings.epochs, "steps": steps,
-        "costs": {arm: float(costs[arm]) for arm in question.arms},
-    }  # fmt: skip
-    shutil.rmtree(folder, ignore_errors=True)
-    output.unlink(missing_ok=True)
-    folder.mkdir(parents=True)
-    whole_files.write(folder / PLAN, notes)
-
-
-def notes_of(folder: Path) -> dict[str, Any]:
-    """The notes of the folder's run."""
-    try:
-        return whole_files.read(folder / PLAN)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{folder} holds no models of a test of remedies, or damaged ones: choose another "
-            f"output, or start without resuming"
-        ) from error

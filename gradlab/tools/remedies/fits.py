@@ -1,4 +1,4 @@
-"""The plan of a trial, and its models: fitted once, kept, and priced.
+"""The plan of a trial, and its models: fitted and priced.
 
     equal steps   epochs(arm) = E · steps per epoch of the baseline / steps per epoch of the arm
     equal time    epochs(baseline) = E · cost(arm)
@@ -22,11 +22,9 @@ counted.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -53,13 +51,11 @@ from gradlab.gradients.rollout import jacobian_noise, rollout_with_jacobians
 from gradlab.gradients.setting import Tail
 from gradlab.gradients.start_laws import Blocks, Visited, blocks, jacobian_squares, visit
 from gradlab.measurement.assembly import SharedTruth
-from gradlab.networks import checkpoint
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import least_error_at, usable_prefix
 from gradlab.statistics import chains
 from gradlab.statistics.moments import Array
-from gradlab.storage import whole_files
 from gradlab.systems.system import System, step_running
 from gradlab.tools.remedies.result import (
     ABOUT,
@@ -74,6 +70,7 @@ from gradlab.tools.remedies.result import (
 from gradlab.user_code import is_user_function
 
 _MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
+_SHARED = ("neighbours", "weight", "divided", "directions", "metric")  # by both losses of dd
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +90,7 @@ class FittedPart(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FittedModel:
-    """A fitted model, float64 and in eval mode, and the notes of its fit (see `_notes`)."""
+    """A fitted model, float64 and in eval mode, and the notes of its fit."""
 
     ensemble: GaussianEnsemble
     notes: Mapping[str, Any]
@@ -103,102 +100,63 @@ def recipe(
     name: str, settings: ModelSettings, gradient_loss: DirectionalDerivative, simulator: System
 ) -> FitRecipe:
     """The baseline's recipe with one thing changed."""
-    likelihood = OneStepError("nll")
-    if name == BASELINE:
-        return FitRecipe(settings, likelihood)
-    if name == "spectral":
-        if settings.spectral is not None:
-            raise InputError(
-                "arm spectral: the baseline's settings normalise layers already; take spectral=None"
-            )
-        return FitRecipe(replace(settings, spectral="all_but_last"), likelihood)
-    if name == "double-parameters":
-        if settings.network != "gaussian":
-            raise InputError(
-                f"arm {name}: it doubles widths of probabilistic networks of gradlab's"
-            )
-        ds, da = simulator.state_dim, simulator.action_dim
-        wider = doubled(settings.hidden, (ds + da, 2 * (ds + 1)))
-        return FitRecipe(replace(settings, hidden=wider), likelihood)
-    if name == "ensemble":
-        if settings.members != 1:
-            raise InputError(
-                f"arm ensemble: the baseline has {settings.members} members; take members=1"
-            )
-        return FitRecipe(replace(settings, members=_MEMBERS), likelihood)
+    ds, da = simulator.state_dim, simulator.action_dim
+    changes: Mapping[str, Any] = {
+        "spectral": {"spectral": "all_but_last"},
+        "double-parameters": {"hidden": doubled(settings.hidden, (ds + da, 2 * (ds + 1)))},
+        "ensemble": {"members": _MEMBERS},
+    }
+    if name in changes:
+        changed = replace(settings, **changes[name])
+        if changed == settings:
+            raise InputError(f"arm {name}: the baseline's settings have that already")
+        return FitRecipe(changed, OneStepError("nll"))
     if is_user_function(name):
         return FitRecipe(settings, named_loss(name))
+    shared = {name: getattr(gradient_loss, name) for name in _SHARED}
     losses: Mapping[str, Loss] = {
         **LOSSES,
+        BASELINE: OneStepError("nll"),
         "dd": replace(gradient_loss, prediction="nll"),
-        "multistep-dd": MultiStepDirectional(
-            neighbours=gradient_loss.neighbours,
-            weight=gradient_loss.weight,
-            divided=gradient_loss.divided,
-            directions=gradient_loss.directions,
-            metric=gradient_loss.metric,
-        ),
+        "multistep-dd": MultiStepDirectional(**shared),
         "sobolev": Sobolev(simulator, prediction="nll"),
     }
     return FitRecipe(settings, losses[name])
 
 
-def made(
-    folder: Path,
+def fitted(
     recipes: Mapping[str, FitRecipe],
     part: FittedPart,
     data: Trajectories,
     descents: dict[str, Prepared],
     progress: Progress,
 ) -> FittedModel:
-    """The model of one part, from its file where it was fitted before.
+    """The model of one part.
 
     Args:
         descents: recipe → where its shorter fits have ended, from where this one goes on.
     """
-    path, recipe = _file(folder, part), recipes[part.recipe]
-    if not path.is_file():
-        settings = replace(recipe.settings, epochs=part.epochs)
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            if part.recipe not in descents:
-                descents[part.recipe] = prepared(data, settings, recipe.loss)
-            descent, constant = descents[part.recipe]
-            descend(descent, settings, progress)
-            fit = finished(descent, settings, recipe.loss, constant)
-        except (InputError, Failure) as error:
-            raise type(error)(f"arm {part.recipe}: {error}") from error
-        notes = {  # what is not in the network
-            "seconds": float(fit.curves["seconds"][-1]),
-            "best_epoch": list(fit.best_epoch),
-            "dropped": {str(member): epoch for member, epoch in fit.dropped.items()},
-            "constant": list(fit.constant),
-            "repeated": fit.repeated,
-            "training_rows": fit.training_rows,
-            "held_out_rows": fit.held_out_rows,
-            "norms": {layer.name: max(layer.values) for layer in fit.norms},
-        }
-        whole_files.write(path.with_suffix(".json"), notes)
-        checkpoint.save(fit.ensemble, path)
-    return kept(folder, part, recipe.settings.network)
-
-
-def kept(folder: Path, part: FittedPart, network: str | OwnNetwork = "gaussian") -> FittedModel:
-    """A model that was fitted before."""
-    path = _file(folder, part)
-    ensemble = checkpoint.load(path, network)
-    if not isinstance(ensemble, GaussianEnsemble):
-        raise InputError(f"{path} is a {type(ensemble).__name__}, expected an ensemble")
+    recipe = recipes[part.recipe]
+    settings = replace(recipe.settings, epochs=part.epochs)
     try:
-        notes = whole_files.read(path.with_suffix(".json"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path.with_suffix('.json')} is damaged: delete it and {path}") from error
-    return FittedModel(ensemble.double().eval().requires_grad_(False), notes)
-
-
-def _file(folder: Path, part: FittedPart) -> Path:
-    name = re.sub(r"[^\w.-]", "-", part.recipe)
-    return folder / f"{name}-{part.epochs}.safetensors"
+        if part.recipe not in descents:
+            descents[part.recipe] = prepared(data, settings, recipe.loss)
+        descent, constant = descents[part.recipe]
+        descend(descent, settings, progress)
+        fit = finished(descent, settings, recipe.loss, constant)
+    except (InputError, Failure) as error:
+        raise type(error)(f"arm {part.recipe}: {error}") from error
+    notes = {
+        "seconds": float(fit.curves["seconds"][-1]),
+        "best_epoch": list(fit.best_epoch),
+        "dropped": {str(member): epoch for member, epoch in fit.dropped.items()},
+        "constant": list(fit.constant),
+        "repeated": fit.repeated,
+        "training_rows": fit.training_rows,
+        "held_out_rows": fit.held_out_rows,
+        "norms": {layer.name: max(layer.values) for layer in fit.norms},
+    }
+    return FittedModel(fit.ensemble.double().eval().requires_grad_(False), notes)
 
 
 @torch.no_grad()

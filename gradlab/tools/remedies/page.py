@@ -270,13 +270,9 @@ def panels(run: Remedies) -> list[Panel]:
                   quantity=quantity, at=at)
             for quantity, at in effects if quantity in known
         ),
-        panel("usable", _GAIN, "", figures.remedy_marks, levels, quantity="usable_horizon",
-              unit="steps", beside="best_horizon"),
         *_horizons(table, levels),
         panel("prediction", _MODEL, "", figures.remedy_levels, levels, along="steps predicted",
               quantity="prediction_error", one="as wrong as predicting no change"),
-        panel("exponents", _MODEL, "", figures.remedy_marks, levels, quantity="lyapunov",
-              unit="λ per step"),
         panel("jacobians", _MODEL, "", figures.remedy_jacobians, table, high=1.4 * SIZE[1]),
     ]  # fmt: skip
 

@@ -114,7 +114,7 @@ def _execute(
     command: str, write: Callable[[str], object] | None,
 ) -> None:  # fmt: skip
     from gradlab.cli.program import parsed
-    from gradlab.tools.sweep.running import Running, place_of
+    from gradlab.tools.sweep.running import held, place_of, run_all
     from gradlab.tools.sweep.table import planned
 
     if workers is not None:
@@ -126,15 +126,15 @@ def _execute(
         try:
             words = [*run.words, "--output", str(folder / f"{run.name}.h5")]
             arguments.check_words(words)
-            arguments.check_fields(parsed(words), words)
+            arguments.check_fields(parsed(words))
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
     # The cluster first: one that cannot be used must not leave a folder to resume.
     with (
         place_of(ray, workers) as (cores, executed),
-        Running(folder, runs, resume, command, _again, write) as running,
+        held(folder, runs, resume, command) as begun,
     ):
-        running.go(executed, workers or cores)
+        run_all(begun, executed, workers or cores, _again, write)
 
 
 def _again(command: str, run: Path) -> list[str]:

@@ -45,8 +45,7 @@ def _cells(sweep: Sweep, row: Row, fields: list[str]) -> Iterator[str]:
     yield f'<td class="words">{link}</td>'
     for name in fields:
         yield cell(row.differs.get(name, ""))
-    again = f", {row.attempts} attempts" if row.attempts > 1 else ""
-    yield cell(f"{row.state}{again}")
+    yield cell(row.state)
     yield cell("" if row.seconds is None else round(row.seconds, 1))
     said = (row.sentence or row.error).partition(". ")[0]
     yield cell(signed(shorten(said, _LONGEST, placeholder=" …")), long=True)
@@ -59,7 +58,7 @@ def advice(sweep: Sweep) -> Recommendation:
     """How many runs are done, and what to do about the others."""
     done, total = sweep.count("done"), len(sweep.rows)
     lost = [row for row in sweep.rows if row.state == "failed"]
-    missing = sweep.count("waiting", "running", "interrupted")
+    missing = sweep.count("waiting", "interrupted")
     light: Light = "act"
     todo = "gradlab compare: side by side"
     if lost:

@@ -1,7 +1,6 @@
 """Runs are processes of the command line, some at the same time, until all have ended.
 
-A run that fails keeps its error, and the others go on. A run whose process was killed is started
-again, once.
+A run that fails, or whose process is killed, keeps its error, and the others go on.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
 
 from gradlab.cli.streams import undisturbed
-from gradlab.errors import Failure, InputError, in_short
+from gradlab.errors import InputError, in_short
 from gradlab.machine import cluster, processors, python_module
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import locked
@@ -34,31 +32,39 @@ CHILD = "gradlab.tools.sweep.child"
 _LOCK = ".sweep.lock"
 
 
-def _begun(
-    path: Path, runs: Sequence[Planned], resume: bool, command: str
-) -> Sweep:  # fmt: skip
-    """The sweep as it starts: all rows waiting, or with what is done already."""
-    fresh = [Row(run.name, f"{run.name}.h5", run.words, run.differs) for run in runs]
-    if not (path / INDEX).exists():
-        if resume:
+@contextlib.contextmanager
+def held(path: Path, runs: Sequence[Planned], resume: bool, command: str) -> Iterator[Sweep]:
+    """The sweep of a folder, whose one writer this is: all rows wait, but for what is done.
+
+    Raises:
+        InputError: another process sweeps into the folder, it cannot be written, or it holds a
+            sweep already.
+    """
+    check_output(path / INDEX, overwrite=True)
+    try:
+        lock = locked(path / _LOCK)
+    except InputError:
+        raise InputError(
+            f"another sweep writes into {path}: choose another output folder"
+        ) from None
+    with contextlib.closing(lock):
+        there = (path / INDEX).exists()
+        if there and not resume:
+            raise InputError(f"{path} holds a sweep: give resume=True, or another output folder")
+        if resume and not there:
             raise InputError(f"{path} holds no sweep: start with resume=False")
-        return Sweep(path, command, tuple(fresh))
-    if not resume:
-        raise InputError(f"{path} holds a sweep: give resume=True, or another output folder")
-    before = index.load(path)
-    earlier = {row.name: row for row in before.rows}
-    for row in fresh:
-        if row.name in earlier and earlier[row.name].words != row.words:
-            raise InputError(f"run {row.name} of {path} had other settings: rename it")
-    kept = [earlier.pop(row.name, row) for row in fresh]
-    # What is not done, or whose file is gone, waits again.
-    rows = [
-        row
-        if row.state == "done" and (path / row.file).is_file()
-        else replace(row, state="waiting", error="", seconds=None, sentence="")
-        for row in kept
-    ] + list(earlier.values())
-    return Sweep(path, before.command or command, tuple(rows))
+        known = index.load(path) if there else Sweep(path, command, ())
+        earlier, rows = {row.name: row for row in known.rows}, []
+        for run in runs:
+            row = Row(run.name, f"{run.name}.h5", run.words, run.differs)
+            before = earlier.pop(run.name, row)
+            if before.words != row.words:
+                raise InputError(f"run {row.name} of {path} had other settings: rename it")
+            done = before.state == "done" and (path / row.file).is_file()
+            rows.append(before if done else row)
+        sweep = Sweep(path, known.command or command, (*rows, *earlier.values()))
+        index.write(sweep)
+        yield sweep
 
 
 _POLL = 0.5  # seconds between two looks at processes and signals
@@ -141,11 +147,11 @@ def _error(log: Path, code: int) -> str:
     return said[-1] if said else f"exit code {code}: see its log"
 
 
-Executed = Callable[[Sequence[str], str, str, threading.Event], Outcome]
+_Executed = Callable[[Sequence[str], str, str, threading.Event], Outcome]
 
 
 @contextlib.contextmanager
-def place_of(ray: str | None, workers: int | None) -> Iterator[tuple[int, Executed]]:
+def place_of(ray: str | None, workers: int | None) -> Iterator[tuple[int, _Executed]]:
     """How many processors there are, and `execute`: on this machine, or as a task of Ray.
 
     Args:
@@ -159,7 +165,6 @@ def place_of(ray: str | None, workers: int | None) -> Iterator[tuple[int, Execut
     with cluster(ray) as connected:
         cores = int(connected.cluster_resources().get("CPU", 1))
         share = int(1000 * min(1.0, cores / (workers or 1))) / 1000
-        # A run whose process was killed is started again in one way, wherever it was.
         task = connected.remote(num_cpus=share, max_retries=0)(execute)
 
         def executed(
@@ -177,123 +182,51 @@ def place_of(ray: str | None, workers: int | None) -> Iterator[tuple[int, Execut
         yield cores, executed
 
 
-@final
-class Running:
-    """A sweep while it is executed: the one writer of its folder, whose index is always whole. A
-    context manager, which holds the folder's lock.
+def run_all(
+    sweep: Sweep, executed: _Executed, most: int, again: Callable[[str, Path], list[str]],
+    write: Callable[[str], object] | None = None,
+) -> None:  # fmt: skip
+    """Run what waits, `most` at the same time; the index is written whenever one has ended.
 
     Args:
-        path: of the folder.
         again: of a command and a run's file, the words that begin anew there, or go on.
         write: takes a line for each run that ends.
 
     Raises:
-        InputError: another process sweeps into the folder, it cannot be written, or it holds a
-            sweep already.
+        KeyboardInterrupt: after Ctrl-C, once the runs at work have saved what they have.
+        Failure: the index cannot be written.
     """
-
-    def __init__(
-        self, path: Path, runs: Sequence[Planned], resume: bool, command: str,
-        again: Callable[[str, Path], list[str]],
-        write: Callable[[str], object] | None = None,
-    ) -> None:  # fmt: skip
-        check_output(path / INDEX, overwrite=True)
+    stopped, waiting = threading.Event(), deque(x for x in sweep.rows if x.state == "waiting")
+    busy: dict[Future[Outcome], tuple[Row, float]] = {}  # with when it began
+    with undisturbed() as pressed, ThreadPoolExecutor(most) as threads:
         try:
-            self._lock = locked(path / _LOCK)
-        except InputError:
-            raise InputError(
-                f"another sweep writes into {path}: choose another output folder"
-            ) from None
-        try:
-            self.sweep = _begun(path, runs, resume, command)
-            self._put()
-        except BaseException:
-            self._lock.close()
-            raise
-        self._again, self._write, self._stopped = again, write, threading.Event()
-        self._waiting = deque(row for row in self.sweep.rows if row.state == "waiting")
-        self._busy: dict[Future[Outcome], tuple[Row, float]] = {}  # with when it began
-        self._killed: set[str] = set()
-        self._began = time.monotonic()
-
-    def __enter__(self) -> Running:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.close()
-
-    def go(self, executed: Executed, most: int) -> None:
-        """Run until nothing waits, `most` at the same time.
-
-        Raises:
-            KeyboardInterrupt: after Ctrl-C, once the runs at work have saved what they have.
-        """
-        with undisturbed() as pressed, ThreadPoolExecutor(most) as threads:
-            try:
-                while (self._waiting or self._busy) and not pressed:
-                    while self._waiting and len(self._busy) < most:
-                        self._submit(threads, executed, self._waiting.popleft())
-                    self._collect()
-            finally:  # also where the index cannot be written
-                self._stopped.set()
-            while self._busy:
-                self._collect()
-
-    def _submit(self, threads: ThreadPoolExecutor, executed: Executed, row: Row) -> None:
-        file, begun = self.sweep.folder / row.file, row.attempts > 0
-        row = replace(row, state="running", attempts=row.attempts + 1)
-        # Its row is written first: a run that nobody knows of must not be at work.
-        self._put(row)
-        words = [CHILD, *row.words, "--output", str(file)]
-        words += self._again(row.words[0], file) if begun else []  # a file of it may be there
-        arguments = words, str(self._log_of(row)), os.getcwd(), self._stopped
-        self._busy[threads.submit(executed, *arguments)] = row, time.monotonic()
-
-    def _collect(self) -> None:
-        """Take what has ended; show what is at work."""
-        for future in wait(self._busy, _POLL, FIRST_COMPLETED).done:
-            row, begun = self._busy.pop(future)
-            ended = _outcome(future)
-            state: State = "failed" if ended.error else "done"
-            if ended.code in _INTERRUPTED or (ended.code < 0 and self._stopped.is_set()):
-                state = "interrupted"
-            elif ended.code < 0 and row.name not in self._killed:  # it waits again, once
-                self._killed.add(row.name)
-                state = "waiting"
-            seconds = None if state == "waiting" else time.monotonic() - begun
-            row = replace(
-                row, state=state, sentence=ended.sentence, error=ended.error, seconds=seconds
-            )
-            self._put(row)
-            if state == "waiting":
-                self._waiting.append(row)
-                continue
-            done = self.sweep.count("done", "failed", "interrupted")
-            ended_as = f"{state} after {duration(time.monotonic() - begun)}"
-            told = filter(None, (row.name, ended_as, row.sentence or row.error))
-            self._line(f"{done} of {len(self.sweep.rows)}: {': '.join(told)}")
-
-    def _put(self, row: Row | None = None) -> None:
-        """Replace the row of that name, and write the index."""
-        if row is not None:
-            rows = (row if each.name == row.name else each for each in self.sweep.rows)
-            self.sweep = replace(self.sweep, rows=tuple(rows))
-        try:
-            index.write(self.sweep)
-        except OSError as error:
-            place = self.sweep.folder / INDEX
-            raise Failure(
-                f"{place} cannot be written ({error.strerror or error}): go on with resume=True"
-            ) from error
-
-    def _line(self, text: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        if self._write is not None:
-            self._write(f"[{minutes}:{seconds:02d}] {text}")
-
-    def _log_of(self, row: Row) -> Path:
-        """What a run wrote to standard error."""
-        return self.sweep.folder / f"{row.name}.log"
+            while busy or (waiting and not pressed):
+                if pressed:
+                    stopped.set()
+                while waiting and len(busy) < most and not pressed:
+                    row = waiting.popleft()
+                    file, log = sweep.folder / row.file, sweep.folder / f"{row.name}.log"
+                    more = again(row.words[0], file) if log.exists() else []
+                    words = [CHILD, *row.words, "--output", str(file), *more]
+                    begun = threads.submit(executed, words, str(log), os.getcwd(), stopped)
+                    busy[begun] = row, time.monotonic()
+                for future in wait(busy, _POLL, FIRST_COMPLETED).done:
+                    row, since = busy.pop(future)
+                    ended, seconds = _outcome(future), time.monotonic() - since
+                    cut = ended.code in _INTERRUPTED or (ended.code < 0 and stopped.is_set())
+                    state: State = "interrupted" if cut else "failed" if ended.error else "done"
+                    sweep = sweep.with_row(replace(
+                        row, state=state, sentence=ended.sentence, error=ended.error,
+                        seconds=seconds,
+                    ))  # fmt: skip
+                    index.write(sweep)
+                    if write is not None:
+                        count = len(sweep.rows) - sweep.count("waiting")
+                        told = filter(None, (row.name, f"{state} after {duration(seconds)}",
+                                             ended.sentence or ended.error))  # fmt: skip
+                        write(f"{count} of {len(sweep.rows)}: {': '.join(told)}")
+        finally:  # also where the index cannot be written
+            stopped.set()
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:

@@ -27,12 +27,12 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from gradlab import validation
-from gradlab.errors import InputError
+from gradlab.errors import Failure, InputError
 from gradlab.storage import whole_files
 from gradlab.validation import expected, shown
 
 PARAMETERS = "set"  # the one field that is a table, of a task's parameters
-COMMANDS: Mapping[str, tuple[str, ...]] = {  # with the fields that are given without a name
+_COMMANDS: Mapping[str, tuple[str, ...]] = {  # with the fields that are given without a name
     "measure": ("task",), "train": ("algorithm", "task"), "remedies": ("task",),
     "certify": ("simulator",),
 }  # fmt: skip
@@ -41,8 +41,8 @@ _OWN = ("output", "resume", "overwrite", "json", "explain")  # of the sweep
 
 def _command(name: str, values: Mapping[str, object], place: str) -> tuple[str, ...]:
     """The words of a command with these values."""
-    first = [_word(each, values[each], place) for each in COMMANDS[name] if each in values]
-    options = [each for each in values if each not in COMMANDS[name]]
+    first = [_word(each, values[each], place) for each in _COMMANDS[name] if each in values]
+    options = [each for each in values if each not in _COMMANDS[name]]
     return (name, *first, *(word for each in options for word in _words(each, values, place)))
 
 
@@ -131,7 +131,7 @@ def planned(table: Mapping[str, Any]) -> list[Planned]:
     for name in table:
         validation.word("a part of the sweep", name, _PARTS)
     command = str(table.get("command"))
-    validation.word("command of the sweep", table.get("command"), tuple(COMMANDS))
+    validation.word("command of the sweep", table.get("command"), tuple(_COMMANDS))
     settings = _fields(table.get("settings", {}), "[settings]")
     grid = _fields(table.get("grid", {}), "[grid]")
     for axis, values in grid.items():
@@ -217,7 +217,7 @@ def _distinct(titles: Sequence[str]) -> list[str]:
 
 INDEX = "sweep.json"
 _VERSION = 1
-State = Literal["waiting", "running", "done", "failed", "interrupted"]
+State = Literal["waiting", "done", "failed", "interrupted"]
 _STATES: tuple[State, ...] = get_args(State)
 _NAME = re.compile(r"[\w.+-]{1,200}", re.ASCII)
 
@@ -230,9 +230,8 @@ class Row:
         file: of the run, in the folder.
         words: its command, without what it writes.
         differs: the fields in which the runs of the sweep differ.
-        attempts: how often it was started.
         error: one line, where it failed.
-        seconds: of its last attempt; None before its end.
+        seconds: that it took; None before its end.
         sentence: the first of its result.
     """
 
@@ -241,7 +240,6 @@ class Row:
     words: tuple[str, ...]
     differs: Mapping[str, Any]
     state: State = "waiting"
-    attempts: int = 0
     error: str = ""
     seconds: float | None = None
     sentence: str = ""
@@ -265,15 +263,20 @@ class Sweep:
         """The files of the runs that are done, in order."""
         return [self.folder / row.file for row in self.rows if row.state == "done"]
 
+    def with_row(self, row: Row) -> Sweep:
+        """With it in the place of that of its name."""
+        rows = (row if each.name == row.name else each for each in self.rows)
+        return replace(self, rows=tuple(rows))
+
     def count(self, *states: State) -> int:
         """How many runs are in one of these states."""
         return sum(row.state in states for row in self.rows)
 
     def table(self) -> pd.DataFrame:
-        """A row per run: name, what differs, state, attempts, seconds, sentence, error, file."""
+        """A row per run: name, what differs, state, seconds, sentence, error, file."""
         return pd.DataFrame(
             [
-                {"name": row.name, **row.differs, "state": row.state, "attempts": row.attempts,
+                {"name": row.name, **row.differs, "state": row.state,
                  "seconds": row.seconds, "sentence": row.sentence, "error": row.error,
                  "file": str(self.folder / row.file)}
                 for row in self.rows
@@ -282,10 +285,20 @@ class Sweep:
 
 
 def write(sweep: Sweep) -> None:
-    """Write the index in one step. Raises OSError."""
+    """Write the index in one step.
+
+    Raises:
+        Failure: it cannot be written.
+    """
     rows = [asdict(row) for row in sweep.rows]
     content = {"version": _VERSION, "command": sweep.command, "rows": rows}
-    whole_files.write(sweep.folder / INDEX, content)
+    try:
+        whole_files.write(sweep.folder / INDEX, content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise Failure(
+            f"{sweep.folder / INDEX} cannot be written ({reason}): go on with resume=True"
+        ) from error
 
 
 def load(folder: str | Path) -> Sweep:
@@ -317,7 +330,6 @@ def _row(values: Mapping[str, Any]) -> Row:
         and _NAME.fullmatch(row.name)
         and _NAME.fullmatch(row.file)
         and isinstance(row.differs, Mapping)
-        and isinstance(row.attempts, int)
         and isinstance(row.seconds, int | float | None)
     ):
         raise ValueError(f"a row is no run: {row.name!r}")
