@@ -114,10 +114,12 @@ def run(
             [sys.executable, "-W", "ignore", "-m", "analyses.loops.run", *given],
             capture_output=True, text=True, timeout=LONGEST * (1 + updates / 1000),
         )  # fmt: skip
-        said, code = done.stderr.strip(), done.returncode
+        said, code = done.stderr, done.returncode
     except subprocess.TimeoutExpired as late:
         said, code = f"it took more than {late.timeout:.0f} s", -1
-    error = said.splitlines()[-1][:300] if code and said else "" if not code else f"code {code}"
+    # A probe that is left open says its last words after the loop's.
+    lines = [line for line in said.splitlines() if line and not line.startswith("gradlab probe")]
+    error = (lines or [f"code {code}"])[-1][:300] if code else ""
     row: dict[str, Any] = dict(
         group=group, case=name, env=env, seed=seed, probed=probed, asked=updates, error=error
     )

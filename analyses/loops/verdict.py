@@ -52,17 +52,19 @@ def red(row: Row) -> bool:
 
 
 def by_case(rows: Sequence[Row], group: str, cases: Mapping[str, Case]) -> pd.DataFrame:
-    """A row for each fault: in how many runs it was named, and what was said where it was not."""
+    """A row for each fault: in how many runs it was named; where it was not, what was said,
+    and the code that failed first."""
     table = []
     for name, case in cases.items():
         mine = [row for row in rows if row["group"] == group and row["case"] == name]
         told = [named(row, case) for row in mine]
-        other = [row["line"] for row, hit in zip(mine, told, strict=True) if not hit]
+        other = [row for row, hit in zip(mine, told, strict=True) if not hit]
+        shown = (other or mine or [{"line": "", "failed": {}}])[0]
         table.append({
             "fault": name, "kind": case.kind, "loop": case.loop, "environment": case.envs[0],
             "runs": len(mine), "named": sum(told), "red": sum(map(red, mine)),
-            "majority": 2 * sum(told) > len(mine),
-            "said": (other or [row["line"] for row in mine] or [""])[0],
+            "majority": 2 * sum(told) > len(mine), "said": shown["line"],
+            "first": min(shown["failed"], key=shown["failed"].get, default=""),
         })  # fmt: skip
     return pd.DataFrame(table)
 
@@ -100,6 +102,7 @@ def write_verdict(rows: Sequence[Row], output: Path) -> str:
     equal = sum(one["digest"] == other["digest"] for one, other in short)
     over = {group: added(both) for group, both in (("pairs", short), ("long", long))}
     dear = [name for name, (bare, more) in over["pairs"].items() if more > SECONDS + SHARE * bare]
+    above = f"above in {', '.join(dear) or 'no loop'}" if short else "not run"
     share = [more / bare for bare, more in over["long"].values()]
     caught, whole = int(ran["majority"].sum()), len(FAULTS) * 3 == faults["runs"].sum()
     lines: list[tuple[str, str, str, bool | None]] = [
@@ -110,7 +113,7 @@ def write_verdict(rows: Sequence[Row], output: Path) -> str:
          False if len(bad) > RED else True if len(sound) == 10 * len(SOUND) else None),
         ("(c) equal bits", f"{equal} of {len(short)} pairs", "all",
          equal == len(short) if len(short) == 2 * len(PAIRED) or equal < len(short) else None),
-        ("(d) cost of 2,000 updates", f"above in {', '.join(dear) or 'no loop'}", "3 s + 5%",
+        ("(d) cost of 2,000 updates", above, "3 s + 5%",
          not dear if len(short) == 2 * len(PAIRED) else None),
         ("(d) cost of 20,000 updates", ", ".join(f"{x:.1%}" for x in share) or "not run", "5%",
          max(share) <= SHARE if len(long) == len(PAIRED) else None),
@@ -120,7 +123,10 @@ def write_verdict(rows: Sequence[Row], output: Path) -> str:
         f"The probe's first line named {caught} of {len(ran)} planted faults within 500 updates; "
         f"{len(bad)} of {len(sound)} sound runs had a red line."
     )
-    lost = [f"{x.fault} (“{x.said}”)" for x in ran.itertuples() if not x.majority]
+    lost = [
+        f"{x.fault} (“{x.said}”; first failed: {x.first or 'nothing'})"
+        for x in ran.itertuples() if not x.majority
+    ]  # fmt: skip
     aside = [f"{x.fault} (“{x.said}”)" for x in unseen.itertuples() if x.runs]
     spent = [
         f"{name} {bare:.0f} s + {more:.1f} s" for found in over.values()
@@ -136,4 +142,4 @@ def write_verdict(rows: Sequence[Row], output: Path) -> str:
 
 
 def _listed(parts: Sequence[str]) -> str:
-    return "; ".join(parts) or "none"
+    return "; ".join(parts) or "none so far"

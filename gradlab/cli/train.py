@@ -185,8 +185,6 @@ class Train(_Configured):  # type: ignore[misc]
     """A seed's. Default: 5000."""
     temperature: Annotated[float | Literal["auto"] | None, named("ALPHA|auto")] = None
     """Of the entropy, in scaled rewards per nat. Default: the algorithm's."""
-    published: bool = False
-    """MPG's published code where it differs from its paper."""
     plan_horizon: arguments.Whole = None
     """Model steps of a second evaluation that plans. Default: no plan."""
     ray: Annotated[str | None, named("ADDRESS|local")] = None
@@ -225,7 +223,7 @@ class Train(_Configured):  # type: ignore[misc]
             return filled.run(command)
         if self.model not in (None, "prior", "learned"):
             task = arguments.with_model(task, self.model)
-        row = self._row(task.name)
+        row = self._row()
         run = self.output or Path("runs") / f"{row.name}-{task.name}.h5"
         # --resume and --overwrite decide about an earlier run: it is not refused here.
         arguments.check_outputs(run, (), overwrite=True, page=not self.no_report)
@@ -236,11 +234,11 @@ class Train(_Configured):  # type: ignore[misc]
         changes = {name: value for name, value in given.items() if value is not None}
         networks = arguments.networks(policy=self.policy, critic=self.critic)
         if self.overwrite:
-            from gradlab.training.checkpoints import folder, good_folder
+            from gradlab.training.checkpoints import folder
 
-            removed = {folder(run, 0).parent.resolve(), good_folder(run).resolve()}
+            removed = folder(run, 0).parent.resolve()
             for kind, file in (("policy", self.policy), ("critic", self.critic)):
-                if file is not None and removed & set(Path(file).resolve().parents):
+                if file is not None and removed in Path(file).resolve().parents:
                     text = f"{kind} is {file}, which --overwrite removes with the run at {run}"
                     raise InputError(f"{text}: name another --output")
         weights = self.weights if isinstance(self.weights, str) else "rule"
@@ -283,14 +281,12 @@ class Train(_Configured):  # type: ignore[misc]
                 )
         return None
 
-    def _row(self, task: str) -> Algorithm:
+    def _row(self) -> Algorithm:
         """The algorithm with the changes of the command line."""
         from gradlab.training import algorithms as rows
         from gradlab.training.parts.duals import Automatic
 
         row = self._remedied(rows.find(self.algorithm))
-        if self.published:
-            row = rows.published(row, task)
         if not isinstance(self.weights, str):
             row = rows.with_weights(row, self.weights, self.horizons)
         elif self.horizons:

@@ -10,8 +10,7 @@ Does a simulator make the transitions of a record that was given? Some rows of i
     d = recorded − simulated    of next states, rewards and terminations, from the recorded (s, a)
 
 A row agrees where |d| is at most 1e-5 of the column's largest value, or three times what rounding s
-and a changes, in the record's precision. Which |s_i| or |a_i| goes with |d| is said where their
-rank correlation over the rows exceeds five of its deviations under independence, 1/√(n − 1).
+and a changes, in the record's precision.
 """
 
 from __future__ import annotations
@@ -22,10 +21,7 @@ from dataclasses import dataclass
 from math import inf, isnan, nan
 from typing import final
 
-import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab import validation
@@ -157,7 +153,7 @@ def collect(
 
 
 ROWS = 300
-_ROUNDINGS, _DEVIATIONS = 3.0, 5.0
+_ROUNDINGS = 3.0
 _LEAST = 1e-12  # to which numbers around 1 cancel
 _QUANTITIES = ("next states", "rewards", "terminations")
 
@@ -168,24 +164,18 @@ class Difference:
 
     Attributes:
         largest: |d|; rows: in which it exceeds rounding.
-        column: name of the s_i or a_i whose size goes with |d|, "" without any; correlation: their
-            rank correlation, negative where small sizes go with large differences.
     """
 
     quantity: str
     largest: float
     rows: int
-    column: str
-    correlation: float
 
     def __str__(self) -> str:
         number = "" if self.quantity == _QUANTITIES[-1] else f"{self.largest:.2g}"
         if not self.rows:
             return f"{self.quantity} agree" + (f" ({number})" if number else "")
-        size = "large" if self.correlation > 0 else "small"
-        where = f", those with {size} |{self.column.partition(' [')[0]}|" if self.column else ""
         by = f" by up to {number}" if number else ""
-        return f"{self.quantity} differ{by} in {self.rows} rows{where}"
+        return f"{self.quantity} differ{by} in {self.rows} rows"
 
 
 @dataclass(frozen=True)
@@ -234,11 +224,9 @@ def agreement(task: Task, record: Trajectories) -> Agreement:
         noise = None if infer is None else infer(s, a, after)
         simulated = _stepped(task, s, a, noise)
         rounded = _stepped(task, _rounded(s, random), _rounded(a, random), noise)
-    sizes = torch.cat([s, a], dim=1).abs().numpy()
-    names = (*record.state_names, *record.action_names)
     recorded = after, reward, record.terminated[rows, None].double()
     found = [
-        _difference(quantity, old, new, moved, sizes, names)
+        _difference(quantity, old, new, moved)
         for quantity, old, new, moved in zip(_QUANTITIES, recorded, simulated, rounded, strict=True)
     ]
     unknown = nan if system.noise_dim else 0.0
@@ -263,20 +251,9 @@ def _difference(
     recorded: Tensor,
     simulated: Tensor,
     rounded: Tensor,
-    sizes: NDArray[np.float64],
-    names: Sequence[str],
 ) -> Difference:
     d = (recorded - simulated).abs().nan_to_num(inf)
     rounding = (rounded - simulated).abs().nan_to_num(0.0).amax(dim=0)
     allowed = torch.maximum(ROUNDING * recorded.abs().amax(dim=0), _ROUNDINGS * rounding)
-    excess = d / allowed.clamp_min(_LEAST)
-    size = torch.where(excess > 1, excess, 0.0).amax(dim=1).numpy()
-    ranks = pd.DataFrame(np.column_stack([size, sizes])).rank().to_numpy() - (len(size) + 1) / 2
-    lengths = np.linalg.norm(ranks, axis=0).clip(1e-12)  # 0 of a column that does not vary
-    rho = ranks[:, 0] @ ranks[:, 1:] / (lengths[0] * lengths[1:])
-    best = int(np.abs(rho).argmax())
-    clear = abs(rho[best]) * (len(size) - 1) ** 0.5 > _DEVIATIONS
-    rows = int((size > 0).sum())
-    return Difference(
-        quantity, float(d.max()), rows, names[best] if clear else "", float(rho[best])
-    )
+    rows = int(((d / allowed.clamp_min(_LEAST)) > 1).any(dim=1).sum())
+    return Difference(quantity, float(d.max()), rows)

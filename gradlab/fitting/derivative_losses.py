@@ -156,7 +156,8 @@ _Near = tuple[Tensor, Tensor, int]  # neighbours and squared distances [M, n], r
 
 @dataclass(frozen=True)
 class DirectionalDerivative:
-    """Directional derivatives to the nearest points beside a prediction loss (DDPPO).
+    """Directional derivatives to the nearest points beside a prediction loss (DDPPO), or beside the
+    squared error over several steps (RP-PGM Fig. 6).
 
     Attributes:
         neighbours: n.
@@ -166,9 +167,8 @@ class DirectionalDerivative:
         as_printed: under the likelihood, R without the predicted variance.
         directions: neighbours that one step uses, in turn; None: all n.
         metric: distances of standardised (s, a), or of raw ones as in the published code.
+        steps: of `MultiStep`, with R at the first row of each window; None: one step.
     """
-
-    name: ClassVar[str] = "dd"
 
     neighbours: int = 10
     weight: float = 1.0
@@ -177,8 +177,12 @@ class DirectionalDerivative:
     as_printed: bool = False
     directions: int | None = None
     metric: Literal["standardised", "raw"] = "standardised"
+    steps: int | None = None
 
     def __post_init__(self) -> None:
+        if self.steps is not None and self.prediction != "mse":
+            raise InputError(f"steps is {self.steps}, but the loss is dd: take multistep-dd")
+        _ = self.reported  # which checks its steps
         validation.number("weight", self.weight, least=0)
         used = self.neighbours if self.directions is None else self.directions
         if not 1 <= used <= self.neighbours:
@@ -187,7 +191,12 @@ class DirectionalDerivative:
     def bind(
         self, rows: StandardisedRows, training: Tensor, held_out: Tensor
     ) -> tuple[Bound, Bound]:
-        return _among_themselves(self, self, rows, training, held_out)
+        """Training rows have their neighbours among themselves, held-out ones among all."""
+        everyone = torch.cat([training, held_out])
+        return (
+            self.bound(rows, training, self.near(rows, training)),
+            self.bound(rows, held_out, self.near(rows, everyone)),
+        )
 
     def near(self, rows: StandardisedRows, among: Tensor) -> _Near:
         """Neighbours [M, n] and their squared distances, of rows among those given."""
@@ -207,16 +216,20 @@ class DirectionalDerivative:
         return index, square, near.repeated
 
     def bound(self, rows: StandardisedRows, used: Tensor, near: _Near) -> Bound:
-        """The loss on the rows `used`, whose neighbours are known."""
+        """The loss on the rows `used`, whose neighbours are known, or on their windows."""
+        along = self.reported.bind(rows, used, used)[0]
 
         def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
-            R, mean, log_variance = self.error(rows, near, ensemble, at, turn)
-            base = predicted(self.prediction, ensemble, mean, log_variance, rows.targets[at])
+            R, mean, log_variance = self._error(rows, near, ensemble, at, turn)
+            if self.steps is None:  # of the same pass
+                base = predicted(self.prediction, ensemble, mean, log_variance, rows.targets[at])
+            else:
+                base = along.value(ensemble, at, turn)
             return self.weight * R + base
 
-        return Bound(used, value, near[2])
+        return Bound(along.rows, value, near[2])
 
-    def error(
+    def _error(
         self, rows: StandardisedRows, near: _Near, ensemble: GaussianEnsemble, at: Tensor, turn: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """R [E] with m and log v of the rows `at` that a batch names."""
@@ -240,71 +253,13 @@ class DirectionalDerivative:
         return error.mean(dim=(1, 2, 3)), mean, log_variance
 
     @property
+    def name(self) -> str:
+        return "dd" if self.steps is None else "multistep-dd"
+
+    @property
     def reported(self) -> Loss:
         """What a held-out loss without derivatives is."""
-        return OneStepError(self.prediction)
-
-
-@dataclass(frozen=True)
-class MultiStepDirectional:
-    """Squared error over several steps, with directional derivatives (RP-PGM Fig. 6).
-
-    The sum of `MultiStep` and of DDPPO's R at the first row of each window, times `weight`.
-    """
-
-    name: ClassVar[str] = "multistep-dd"
-    prediction: ClassVar[Prediction] = "mse"
-
-    steps: int = 5
-    neighbours: int = 10
-    weight: float = 1.0
-    divided: bool = False
-    directions: int | None = None
-    metric: Literal["standardised", "raw"] = "standardised"
-
-    def __post_init__(self) -> None:
-        _ = self.reported, self._directional  # which check their numbers
-
-    @property
-    def reported(self) -> MultiStep:
-        """As `DirectionalDerivative.reported`."""
-        return MultiStep(self.steps)
-
-    @property
-    def _directional(self) -> DirectionalDerivative:
-        return DirectionalDerivative(
-            self.neighbours, self.weight, self.divided, "mse", False, self.directions, self.metric
-        )
-
-    def bind(
-        self, rows: StandardisedRows, training: Tensor, held_out: Tensor
-    ) -> tuple[Bound, Bound]:
-        return _among_themselves(self, self._directional, rows, training, held_out)
-
-    def bound(self, rows: StandardisedRows, used: Tensor, near: _Near) -> Bound:
-        """As `DirectionalDerivative.bound`, on the windows of `MultiStep`."""
-        along, directional = self.reported.bind(rows, used, used)[0], self._directional
-
-        def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
-            R, _, _ = directional.error(rows, near, ensemble, at, turn)
-            return along.value(ensemble, at, turn) + self.weight * R
-
-        return Bound(along.rows, value, near[2])
-
-
-def _among_themselves(
-    loss: DirectionalDerivative | MultiStepDirectional,
-    search: DirectionalDerivative,
-    rows: StandardisedRows,
-    training: Tensor,
-    held_out: Tensor,
-) -> tuple[Bound, Bound]:
-    """Training rows have their neighbours among themselves, held-out ones among all."""
-    everyone = torch.cat([training, held_out])
-    return (
-        loss.bound(rows, training, search.near(rows, training)),
-        loss.bound(rows, held_out, search.near(rows, everyone)),
-    )
+        return OneStepError(self.prediction) if self.steps is None else MultiStep(self.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -398,7 +353,7 @@ def true_jacobians(
 LOSSES: Mapping[str, Loss] = {  # of data alone
     **PLAIN,
     "dd": DirectionalDerivative(),
-    "multistep-dd": MultiStepDirectional(),
+    "multistep-dd": DirectionalDerivative(prediction="mse", steps=MultiStep.steps),
 }
 
 
@@ -417,4 +372,6 @@ def named_loss(name: str, simulator: System | None = None, **numbers: Any) -> Lo
         raise InputError(f"loss is {name!r}, expected one of {names}, or file.py:function")
     loss: Any = table[name]
     own = {each.name for each in fields(loss)} & set(numbers)
+    if "steps" in own and loss.steps is None:  # a loss of one step has none
+        own.discard("steps")
     return cast(Loss, replace(loss, **{key: numbers[key] for key in own}))

@@ -62,19 +62,17 @@ class MpgWeights:
 
     Attributes:
         eta: η in (0, 1); ramp: T, in iterations.
-        published: as the published code has it, λ held at 1.5 and 1e-8 added to every error.
     """
 
     eta: float = 0.1
     ramp: int = 9000
-    published: bool = False
 
     def __call__(self, iteration: int, horizons: Sequence[int]) -> _Floats:
         rise = 2 * self.eta * iteration / self.ramp
-        base = min(1 - self.eta + rise, 1.5 if self.published else 1 + self.eta)
+        base = min(1 - self.eta + rise, 1 + self.eta)
         longest, steps = max(horizons), np.array(horizons, dtype=np.float64)
         errors = base**steps if base <= 1 else (2 - base) ** (longest - steps)
-        return _softmax(1 / (errors + 1e-8 if self.published else errors))
+        return _softmax(1 / errors)
 
 
 def _softmax(values: _Floats) -> _Floats:

@@ -198,25 +198,14 @@ class LearnedSystem:
         uniform = torch.rand(n, 1, generator=generator, dtype=torch.float64)
         return torch.cat([normal, uniform], dim=1).to(dtype)
 
-    def infer_noise(
-        self, state: Tensor, action: Tensor, next_state: Tensor, member: int | None = None
-    ) -> Tensor:
-        """[N, out + 1], noise that leads to `next_state`; the reward's is 0, its mean.
-
-        Args:
-            member: which one; None: for each transition the elite under which it is likeliest.
-        """
+    def infer_noise(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """[N, out + 1], noise that leads to `next_state`, by the elite under which each transition
+        is likeliest; the reward's is 0, its mean."""
         check_step(self, state, action, None)
-        if member is not None and member not in self.chosen:
-            raise InputError(f"member is {member!r}, expected one of {list(self.chosen)}")
         blocks = (slice(begin, begin + ROWS) for begin in range(0, len(state), ROWS))
-        return torch.cat(
-            [self._inferred(state[b], action[b], next_state[b], member) for b in blocks]
-        )
+        return torch.cat([self._inferred(state[b], action[b], next_state[b]) for b in blocks])
 
-    def _inferred(
-        self, state: Tensor, action: Tensor, next_state: Tensor, member: int | None
-    ) -> Tensor:
+    def _inferred(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         numbers = self.ensemble.numbers(state, self.chosen)
         predicted, ds = predict(numbers, torch.cat([state, action], dim=1)), self.state_dim
         std, error = predicted.std[..., :ds], next_state - predicted.mean[..., :ds]
@@ -225,10 +214,7 @@ class LearnedSystem:
         else:
             noise = error / std
             density = -0.5 * noise.square().sum(dim=2) - std.log().sum(dim=2)
-        if member is None:
-            index = density.argmax(dim=0)
-        else:
-            index = torch.full_like(state[:, 0], self.chosen.index(member)).long()
+        index = density.argmax(dim=0)
         likeliest = noise[index, torch.arange(len(state), device=state.device)]
         inferred = state.new_zeros(len(state), self.noise_dim)
         inferred[:, :ds] = likeliest

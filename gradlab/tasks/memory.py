@@ -196,7 +196,7 @@ class _Seeing(nn.Module):
 
 @final
 @dataclass(frozen=True, eq=False)
-class SystemWithMemory(Wrapped):
+class _SystemWithMemory(Wrapped):
     """A system beside a memory, which is what the last action wrote into it."""
 
     system: System
@@ -241,8 +241,8 @@ def _with_memory(task: Task, width: int) -> Task:
     memory = tuple(f"memory {k}" for k in range(width))
     return replace(
         task,
-        simulator=SystemWithMemory(task.simulator, width),
-        prior=None if prior is None else SystemWithMemory(prior, width),
+        simulator=_SystemWithMemory(task.simulator, width),
+        prior=None if prior is None else _SystemWithMemory(prior, width),
         starts=begin,
         state_names=(*task.state_names, *memory) if task.state_names else (),
         action_names=(*task.action_names, *memory) if task.action_names else (),

@@ -88,7 +88,7 @@ def with_world_model(task: Task, model: nn.Module, observe: Observe | None = Non
     prior = Imagined(_latent_system(double, dz, da), ds)
     wide = replace(
         task,
-        simulator=Encoded(task.simulator, filtered, dz),
+        simulator=_Encoded(task.simulator, filtered, dz),
         prior=prior,
         starts=_begun(task, filtered),
         state_names=names if task.state_names else (),
@@ -181,7 +181,7 @@ def _begun(task: Task, filtered: _Filter) -> Callable[[int, torch.Generator], Te
 
 @final
 @dataclass(frozen=True, eq=False)
-class Encoded(Wrapped):
+class _Encoded(Wrapped):
     """An environment beside the latent that a model's encoder makes of its states."""
 
     system: System

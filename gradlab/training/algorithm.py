@@ -22,12 +22,25 @@ from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import OwnNetwork, check_network
 from gradlab.networks.spectral import Which
 from gradlab.options import COUNT, Within, check
-from gradlab.training.parts.context import FixedWeights, MeasuredWeights, Passes, Weights
-from gradlab.training.parts.critics import CriticLoss, MeanSquare, Q, Target, V
+from gradlab.training.parts.context import (
+    FixedWeights,
+    MeasuredWeights,
+    Passes,
+    Replayed,
+    Source,
+    Weights,
+)
+from gradlab.training.parts.critics import (
+    CriticLoss,
+    MeanSquare,
+    Polyak,
+    Q,
+    Target,
+    TargetNetwork,
+    V,
+)
 from gradlab.training.parts.duals import Automatic, Stiffness
 from gradlab.training.parts.policy_losses import MixtureLoss, PolicyLoss, Term
-from gradlab.training.parts.sources import Replayed, Source
-from gradlab.training.parts.targets import Polyak, TargetNetwork
 
 # One neighbour a step, all of them in turn: a step costs two or three of the likelihood's, not ten.
 LOSSES = {name: named_loss(name, directions=1) for name in derivative_losses.LOSSES}
@@ -108,7 +121,7 @@ class LearnedModel:
 
 
 Policy = Literal["deterministic", "gaussian"]
-MIXTURE = MixtureLoss()
+_MIXTURE = MixtureLoss()
 _MEAN_SQUARE = MeanSquare()
 _REPLAYED = Replayed()
 _ONCE = Passes()
@@ -163,7 +176,7 @@ class Algorithm:
     model: LearnedModel | None = None
     policy_spectral: Which | None = None
     critic_spectral: Which | None = None
-    loss: PolicyLoss = MIXTURE
+    loss: PolicyLoss = _MIXTURE
     critic_loss: CriticLoss = _MEAN_SQUARE
     target_policy: TargetNetwork | None = None
     target_critic: TargetNetwork | None = None
@@ -388,7 +401,7 @@ _MISFITS: tuple[tuple[Callable[[Algorithm], object], str], ...] = (
         "loss=WindowReturn(), or adaptive=None",
     ),
     (
-        lambda row: row.fit != _ONCE and not row.critics,
+        lambda row: not (row.fit.once or row.critics),
         "no critic to be fitted in {row.fit.name}",
     ),
 )

@@ -24,10 +24,9 @@ from gradlab.errors import InputError
 from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.measured.switching import By
-from gradlab.training.parts.context import FixedWeights, MeasuredWeights
+from gradlab.training.parts.context import FixedWeights, MeasuredWeights, Newest
+from gradlab.training.parts.critics import NStep, Steve
 from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.targets import NStep, Steve
 from gradlab.training.rows import ROWS
 
 ALGORITHMS: Mapping[str, Algorithm] = {row.name: row for row in ROWS}
@@ -199,31 +198,6 @@ def measured(
         return algorithm
     follow = "weights" if weights == "measured" else "horizon"
     return replace(algorithm, weights=MeasuredWeights(follow, algorithm.weights, by))  # type: ignore[arg-type]
-
-
-def published(algorithm: Algorithm, task: str) -> Algorithm:
-    """The row with the settings of MPG's published code, where they differ from its paper:
-    ten times smaller learning rates, gradients clipped at 3, batches reused by v1 alone, λ held at
-    1.5, n-step DPG without exploration, and the pendulum's n-step tails clipped to [−0.5, 0].
-
-    Its targets ignore terminal states, which is `termination="ignore"`, the papers' tasks' default.
-    Left out are two slips of its asynchronous program: a target policy that begins elsewhere than
-    the policy, and gradients applied again while the queue is empty.
-    """
-    changed = replace(
-        algorithm,
-        policy_rate=(3e-5, 3e-6),
-        value_rate=(8e-5, 8e-6),
-        clip=3.0,
-        reuse=10 if algorithm.name == "mpg-v1" else 1,
-    )
-    if isinstance(algorithm.weights, MpgWeights):
-        changed = replace(changed, weights=replace(algorithm.weights, published=True))
-    if isinstance(algorithm.target, NStep) and task == "inverted_pendulum":
-        changed = replace(changed, target=replace(algorithm.target, tail=(-0.5, 0.0)))
-    if algorithm.name == "n-step-dpg":
-        changed = replace(changed, exploration=0.0)
-    return changed
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 NAME.resume.safetensors        everything the next iteration depends on, replaced as it ages
 NAME-checkpoints/000500/       seedK-{policy,critic,prediction,gradient}.safetensors and states.h5
-NAME-last-good/                policy and critic of a seed from before it diverged
 """
 
 from __future__ import annotations
@@ -50,10 +49,6 @@ def folder(path: Path, iteration: int) -> Path:
     return path.with_name(path.stem + "-checkpoints") / f"{iteration:06d}"
 
 
-def good_folder(path: Path) -> Path:
-    return path.with_name(path.stem + "-last-good")
-
-
 def check_place(path: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse where there is nothing to resume or a run would be replaced. Changes nothing."""
     there = path.exists() or journal_of(path).exists()
@@ -73,7 +68,7 @@ def clear(path: Path) -> None:
     """Remove an earlier run: its records, its saved state, and the networks it kept."""
     discard(path)
     resume_file(path).unlink(missing_ok=True)
-    places = [good_folder(path), *folder(path, 0).parent.glob("[0-9]*")]
+    places = list(folder(path, 0).parent.glob("[0-9]*"))
     for file in (file for place in places for file in place.glob("seed*-*.safetensors")):
         file.unlink()
     for place in places:
@@ -214,17 +209,6 @@ def keep(path: Path, run: Run, iteration: int) -> None:
     about: dict[str, records.Attribute] = {"kind": "states", "iteration": iteration}
     kept = records.Record(about, {"states": arrays})
     _saved(lambda: records.write(place / "states.h5", kept, overwrite=True))
-
-
-def keep_good(path: Path, run: Run, member: int) -> Path:
-    """Policy and critic of one seed as they last were good."""
-    place, learner, good = good_folder(path), run.learner, run.good
-    networks = {
-        "policy": learner.policy_of(member, good.policy),
-        "critic": learner.critic_of(member, good.critic),
-    }
-    _put(run, member, networks, place)
-    return place
 
 
 def _put(run: Run, member: int, networks: Mapping[str, nn.Module | None], place: Path) -> None:

@@ -23,15 +23,13 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from gradlab import validation
 from gradlab.data.replay import Batch, Replay
 from gradlab.data.trajectories import stream
 from gradlab.errors import Failure, InputError
-from gradlab.options import COUNT, check
 from gradlab.tasks import Task
 from gradlab.tasks.task import OTHER_BOUNDS
-from gradlab.training.parts.context import Draws
-from gradlab.training.parts.targets import within
+from gradlab.training.parts.context import Branching, Draws
+from gradlab.training.parts.critics import within
 from gradlab.training.seed_models import Model, model_step
 
 # state [E, n, ds], normal noise [E, n, da] → action, and its log density where it has one
@@ -199,55 +197,6 @@ def evaluate(
 
 def _limit(task: Task) -> Tensor | None:
     return None if task.action_limit is None else torch.tensor(task.action_limit).double()
-
-
-@dataclass(frozen=True)
-class Branching:
-    """A schedule of rollouts.
-
-    Attributes:
-        every: iterations between two fillings.
-        rollouts: of every seed in each one.
-        lengths: k in model steps, or first, last, and the iterations `begin` and `end`.
-        kept: fillings of the present length that batches are drawn from.
-    """
-
-    every: COUNT = 250
-    rollouts: COUNT = 5000
-    lengths: tuple[int, ...] = (1,)
-    kept: COUNT = 4
-
-    def __post_init__(self) -> None:
-        check(self, "branching's {}".format)
-        first, last, begin, end = self._grown
-        if len(self.lengths) not in (1, 4) or min(first, last) < 1 or not 0 <= begin < end:
-            wanted = "k from 1, or first and last k, and the iterations between which it grows"
-            raise validation.expected("rollout_length", self.lengths, wanted)
-
-    @property
-    def _grown(self) -> tuple[int, ...]:
-        """First and last length, begin and end."""
-        return self.lengths if len(self.lengths) == 4 else (*self.lengths[:1] * 2, 0, 1)
-
-    def length(self, iteration: int) -> int:
-        """k at an iteration."""
-        first, last, begin, end = self._grown
-        share = (iteration - begin) / (end - begin)
-        return int(first + (last - first) * min(max(share, 0.0), 1.0))
-
-    def recent(self, iteration: int) -> int:
-        """Rows of one seed that batches are drawn from."""
-        return self.kept * self.rollouts * self.length(iteration - iteration % self.every)
-
-    @property
-    def longest(self) -> int:
-        return max(self._grown[:2])
-
-    @property
-    def name(self) -> str:
-        first, last, *_ = self._grown
-        steps = f"{first}" if first == last else f"{first} to {last}"
-        return f"model rollouts of length {steps}"
 
 
 @final

@@ -20,11 +20,7 @@ from torch import Tensor
 from gradlab.data.replay import Replay
 from gradlab.data.trajectories import Trajectories, child, from_rows, joined
 from gradlab.errors import InputError
-from gradlab.fitting.derivative_losses import (
-    DirectionalDerivative,
-    MultiStepDirectional,
-    Neighbours,
-)
+from gradlab.fitting.derivative_losses import DirectionalDerivative, Neighbours
 from gradlab.fitting.fitted import of_members, set_constant_noise
 from gradlab.fitting.losses import Bound, Loss, Prediction, StandardisedRows, outputs, standardised
 from gradlab.networks import spectral
@@ -34,7 +30,7 @@ from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.training.algorithm import LearnedModel
-from gradlab.training.members import restored, under
+from gradlab.training.members import Adam, under
 from gradlab.training.parts.context import Draws
 from gradlab.training.seed_models import Model, SeedModels, SeedTwoModels
 
@@ -120,7 +116,6 @@ def _standardised(
     )
 
 
-_Directional = DirectionalDerivative | MultiStepDirectional
 _EVALUATED = 1024  # held-out rows per seed, evenly spread over all
 
 
@@ -173,6 +168,7 @@ class _Ensembles:
         sample = self._sample(data) if self.choice.bootstrap else None
         self.ensemble.train()
         steps = self.choice.steps if again else self.choice.first_steps
+        parameters = list(self.ensemble.parameters())
         for step in range(steps):
             # A batch of every member's own.
             shape = self.choice.members, self.choice.batch
@@ -181,9 +177,7 @@ class _Ensembles:
                 share = sample.gather(2, (share * sample.shape[2]).long())
             at = _picked(bounds[0].rows, data, share)
             loss = bounds[0].value(self.ensemble, at, self.steps)
-            self.adam.zero_grad()
-            torch.autograd.backward(loss.sum())
-            self.adam.step()
+            self.adam.step(torch.autograd.grad(loss.sum(), parameters, materialize_grads=True))
             self.steps += 1
             progress(f"{self.role} model", step + 1, steps)
         restored = self._put_back(before)
@@ -215,9 +209,7 @@ class _Ensembles:
         """Everything that the next fit and the next rollout depend on, for `load`."""
         tensors = {f"network.{name}": value for name, value in self.ensemble.state_dict().items()}
         tensors |= {f"used.{name}": value for name, value in self.used.state_dict().items()}
-        for k, parameter in enumerate(self._parameters):
-            for key, value in self.adam.state.get(parameter, {}).items():
-                tensors[f"adam.{k}.{key}"] = value
+        tensors |= {f"adam.{name}": value for name, value in self.adam.state().items()}
         if self.choice.elites is not None:
             tensors["elites"] = self.elites
         return tensors | {"steps": torch.tensor(self.steps)}
@@ -227,20 +219,10 @@ class _Ensembles:
             for start, network in (("network.", self.ensemble), ("used.", self.used)):
                 for name, value in network.state_dict().items():
                     value.copy_(state[start + name])
-        for k, parameter in enumerate(self._parameters):
-            memory = under(state, f"adam.{k}.")
-            if memory:
-                again = restored(memory, parameter)
-                # Unlike `Trained`'s, torch's own fused Adam counts on the device.
-                self.adam.state[parameter] = again | {"step": again["step"].to(parameter.device)}
+        self.adam.load(under(state, "adam."))
         if self.choice.elites is not None:
             self.elites.copy_(state["elites"])
         self.steps = int(state["steps"])
-
-    @property
-    def _parameters(self) -> list[Tensor]:
-        parameters: list[Tensor] = self.adam.param_groups[0]["params"]
-        return parameters
 
     def _begin(self) -> None:
         """Fresh networks, every member's from its seed, role and number."""
@@ -257,9 +239,7 @@ class _Ensembles:
         self.ensemble = ensemble.to(self.draws.device, self.draws.dtype)
         if choice.spectral is not None:
             spectral.normalise(self.ensemble, choice.spectral)
-        self.adam = torch.optim.Adam(
-            self.ensemble.parameters(), lr=choice.learning_rate, fused=True
-        )
+        self.adam = Adam(list(self.ensemble.parameters()), choice.learning_rate)
 
     def _sample(self, data: _Experience) -> Tensor:
         """Where every member's bootstrap sample lies among its seed's rows, [E, M, rows]."""
@@ -276,10 +256,7 @@ class _Ensembles:
         if lost.any():
             for name, value in self.ensemble.state_dict().items():
                 value[lost] = before[name][lost]
-            for parameter in self._parameters:
-                memory = self.adam.state.get(parameter, {})  # none of what has no gradient
-                for name in memory.keys() & {"exp_avg", "exp_avg_sq"}:
-                    memory[name][lost] = 0
+            self.adam.forget(lost)
         return lost.cpu()
 
     @torch.no_grad()
@@ -319,7 +296,7 @@ class NearestRows:
         scale: [E, ds + da] float64, the metric; None before the first fit.
     """
 
-    def __init__(self, loss: _Directional) -> None:
+    def __init__(self, loss: DirectionalDerivative) -> None:
         self.loss = loss
         self.scale: Tensor | None = None
         self._search: list[Neighbours] = []
@@ -393,7 +370,7 @@ class Dynamics:
         self.choice, self.task, self.draws, self.agents = choice, task, draws, agents
         self.roles = {role: _Ensembles(role, choice, task, draws) for role in choice.roles}
         loss = choice.loss
-        self.nearest = NearestRows(loss) if isinstance(loss, _Directional) else None
+        self.nearest = NearestRows(loss) if isinstance(loss, DirectionalDerivative) else None
 
     @property
     def fitted(self) -> bool:
@@ -451,7 +428,7 @@ class Dynamics:
     def _bounds(self, loss: Loss, data: _Experience) -> tuple[Bound, Bound]:
         """The loss on training rows, and what is reported of held-out ones: its prediction part."""
         training, held_out = data.part(False), data.part(True)
-        if not isinstance(loss, _Directional):
+        if not isinstance(loss, DirectionalDerivative):
             return loss.bind(data.rows, training, held_out)
         assert self.nearest is not None
         near = self.nearest.near(data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,11 @@ from torch import nn
 from gradlab.data.trajectories import child, stream
 from gradlab.errors import InputError
 from gradlab.networks.checkpoint import architecture_of
-from gradlab.networks.mlp import Policy, QCritic, VCritic
+from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import GaussianPolicy
-from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.parts.critics import Critic, Q
+from gradlab.training.parts.critics import Critic
 
 _APART = 0.1  # of a layer's root mean square, which leaves 1% in its square
 
@@ -72,59 +70,45 @@ class GivenNetworks:
 FRESH = GivenNetworks()
 
 
+# What a given network may have of its own; a deterministic policy its limits, too.
+_FREE = {"hidden", "activation", "scale"}
+
+
 def check_given(algorithm: Algorithm, task: Task, given: GivenNetworks) -> None:
+    """Raises InputError: a network that is not of the kind and the shape that the row makes."""
+    if given.policy is None and given.critic is None:
+        return
+    policy, critics = networks(algorithm, task, 0)
     where = f"{algorithm.name} on {task.name}"
-    states, actions = task.simulator.state_dim, task.simulator.action_dim
-    if given.policy is not None:
-        _check_unchanged("policy", algorithm.policy_spectral)
-        shape: dict[str, object] = {"state_dim": states, "action_dim": actions}
-        if algorithm.policy == "gaussian":
-            most = None if task.action_limit is None else list(map(float, task.action_limit))
-            shape |= {
-                "squash": most is not None,
-                "limit": most,
-                "log_std_bounds": list(algorithm.log_std),
-            }
-            _check_shape("policy", given.policy, GaussianPolicy, shape, where)
-        else:
-            _check_shape("policy", given.policy, Policy, shape | {"bias": True}, where)
-    if given.critic is not None:
-        _check_unchanged("critic", algorithm.critic_spectral)
-        if algorithm.critics == 0:
-            raise InputError(f"critic is given, but {algorithm.name} has none: leave it out")
-        shape = {"state_dim": states, "bias": True}
-        if algorithm.target.kind == Q:
-            _check_shape("critic", given.critic, QCritic, shape | {"action_dim": actions}, where)
-        else:
-            _check_shape("critic", given.critic, VCritic, shape, where)
-
-
-def _check_unchanged(role: str, spectral: Which | None) -> None:
-    if spectral is not None:
-        raise InputError(
-            f"{role} is given, but spectral norms would change it: leave the {role} out, or its "
-            f"spectral norm"
-        )
-
-
-def _check_shape(
-    role: str, module: nn.Module, kind: type[nn.Module], shape: Mapping[str, object], where: str
-) -> None:
-    """That a network is one of `kind`, and has this shape."""
-    if not isinstance(module, kind):
-        raise InputError(
-            f"{role} is a {type(module).__name__}, expected gradlab's {kind.__name__} for {where}: "
-            f"give one, or leave the {role} out"
-        )
-    for name, wanted in shape.items():
-        own = architecture_of(module)[name]
-        if isinstance(own, float) and isinstance(wanted, list):
-            own = [own] * len(wanted)  # one limit for all actions
-        if own != wanted:
+    for role, own, fresh, spectral in (
+        ("policy", given.policy, policy, algorithm.policy_spectral),
+        ("critic", given.critic, critics[0] if critics else None, algorithm.critic_spectral),
+    ):
+        if own is None:
+            continue
+        if spectral is not None:
             raise InputError(
-                f"{role} has {name} {own}, expected {wanted} for {where}: give another one, or "
-                f"leave the {role} out"
+                f"{role} is given, but spectral norms would change it: leave the {role} out, or "
+                f"its spectral norm"
             )
+        if fresh is None:
+            raise InputError(f"critic is given, but {algorithm.name} has none: leave it out")
+        kind = type(fresh).__name__
+        if type(own).__name__ != kind:
+            raise InputError(
+                f"{role} is a {type(own).__name__}, expected gradlab's {kind} for {where}: give "
+                f"one, or leave the {role} out"
+            )
+        free = _FREE | {"limit"} if isinstance(fresh, Policy) else _FREE
+        for name, wanted in architecture_of(fresh).items():
+            found = architecture_of(own)[name]
+            if isinstance(found, float) and isinstance(wanted, list):
+                found = [found] * len(wanted)  # one limit for all actions
+            if found != wanted and name not in free:
+                raise InputError(
+                    f"{role} has {name} {found}, expected {wanted} for {where}: give another one, "
+                    f"or leave the {role} out"
+                )
 
 
 def _digest(module: nn.Module) -> str:

@@ -123,7 +123,8 @@ class Learner:
             self._begun("critic", critics, algorithm.critic_spectral) if critics else None
         )
         self.valuing = Valuing(algorithm.target.kind, algorithm.critics, self.objective)
-        self.target_policy, self.target_critic = self.copies()
+        self.target_policy = self.policy.copied()
+        self.target_critic = None if self.critic is None else self.critic.copied()
         self.model: Model | None = None if algorithm.model else of_prior(task.prior)
         self.in_force = np.full((len(self.seeds), len(algorithm.terms)), np.nan)
         self.targets: Tensor | None = None
@@ -137,10 +138,6 @@ class Learner:
     def critic(self) -> Network | None:
         """[E · C] members; None without critics."""
         return None if self.trained_critic is None else self.trained_critic.network
-
-    def copies(self) -> tuple[Network, Network | None]:
-        """Of policy and critic, in memory of their own."""
-        return self.policy.copied(), None if self.critic is None else self.critic.copied()
 
     def update(self, iteration: int, batch: Batch) -> UpdateRecord:
         """One critic update, and one of the policy where it is due. Iterations count from 0."""
@@ -156,7 +153,8 @@ class Learner:
         if acted:
             if self.algorithm.loss.of_simulator:
                 batch = replace(batch, slopes=simulator_slopes(self.task.simulator, batch))
-            policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
+            loss, horizon = self.policy_loss(iteration, batch, weights, self.draws)
+            policy_norm, policy_loss = self.trained_policy.step(loss.sum()), loss.detach()
             self.update_temperature(iteration, batch)
             if self.adapted is not None and batch.slopes is not None:
                 self.adapted.step(batch.slopes)
@@ -170,7 +168,7 @@ class Learner:
     def set_rates(self, iteration: int) -> None:
         """Learning rates of the update of that number."""
         for name, trained in self._trained.items():
-            trained.set_rate(self._rate(name, iteration))
+            trained.adam.rate = self._rate(name, iteration)
 
     def move_targets(self, iteration: int, acted: bool) -> None:
         """Let the target networks follow after an update; `acted`: the policy's, too."""
@@ -209,13 +207,13 @@ class Learner:
         sums = [p.detach().sum(dim=(1, 2)).view(len(self.seeds), -1) for p in parameters]
         return np.asarray(torch.cat(sums, dim=1).isfinite().all(dim=1).cpu().numpy())
 
-    def policy_of(self, member: int, policy: Network | None = None) -> nn.Module:
-        """The policy of one seed, of now or of then, as a network that `gradlab measure` takes."""
-        return unstacked(policy or self.policy, member, self.policy_module)
+    def policy_of(self, member: int) -> nn.Module:
+        """The policy of one seed as a network that `gradlab measure` takes."""
+        return unstacked(self.policy, member, self.policy_module)
 
-    def critic_of(self, member: int, critics: Network | None = None) -> nn.Module | None:
+    def critic_of(self, member: int) -> nn.Module | None:
         """The first critic of one seed, in the task's own rewards; None without critics."""
-        network = critics or self.critic
+        network = self.critic
         if network is None or self.critic_module is None:
             return None
         critic = unstacked(network, member * self.algorithm.critics, self.critic_module)
@@ -284,7 +282,14 @@ class Learner:
 
     def context(self, iteration: int, draws: Draws) -> Context:
         """What a target or a policy loss is computed from."""
-        value, target_value, target_values = self._values()
+        valuing, target = self.valuing, self.target_critic
+        value: Value = nothing
+        target_value: Value = nothing
+        target_values: Values = no_values
+        if self.critic is not None and target is not None:
+            ascended = valuing.least if self.algorithm.target.least else valuing.first
+            value = ascended(self.critic.frozen())
+            target_value, target_values = valuing.least(target), valuing.all(target)
         return Context(
             objective=self.objective,
             act=self.acting.bound(self.policy),
@@ -304,14 +309,6 @@ class Learner:
             agents=self.settings.agents,
             cut=None if self.adapted is None else self.adapted.steps,
         )
-
-    def _values(self) -> tuple[Value, Value, Values]:
-        """Of the critic that the policy ascends, of the smallest target and of all of them."""
-        valuing, target = self.valuing, self.target_critic
-        if self.critic is None or target is None:
-            return nothing, nothing, no_values
-        ascended = valuing.least if self.algorithm.target.least else valuing.first
-        return ascended(self.critic.frozen()), valuing.least(target), valuing.all(target)
 
     def _update_critic(self, iteration: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         if self.critic is None or self.trained_critic is None:
@@ -336,13 +333,6 @@ class Learner:
         for rows, target in self.algorithm.fit(self.draws, iteration, batch, self.targets):
             critics = partial(self.valuing.every, self.critic)
             yield self.algorithm.critic_loss(context, rows, critics, target)
-
-    def _update_policy(
-        self, iteration: int, batch: Batch, weights: Floats
-    ) -> tuple[Tensor, Tensor, int]:
-        loss, horizon = self.policy_loss(iteration, batch, weights, self.draws)
-        norm = self.trained_policy.step(loss.sum())
-        return loss.detach(), norm, horizon
 
     @torch.no_grad()
     def update_temperature(self, iteration: int, batch: Batch) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def train(
         InputError: an unknown algorithm or setting, a missing model, a policy or critic that the
             row cannot train, rollouts beyond the machine's memory, or a run that cannot be resumed,
             with the difference.
-        Diverged: every seed diverged; the last good networks of each are kept.
+        Diverged: every seed diverged; the last saved state is kept.
         KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved,
             or 1 s later: it began from a saved state, and begins again with resume=True.
     """
@@ -188,7 +188,9 @@ def train(
         else:
             checkpoints.clear(path)
         about = attributes(config, command, provenance.environment())
-        with Journal(path, tables(row, task, chosen), about) as journal, _products(chosen):
+        fast = chosen.precision == "float32"
+        products = fast_products(chosen.device) if fast else nullcontext()
+        with Journal(path, tables(row, task, chosen), about) as journal, products:
             if not (resume and run.iteration == chosen.iterations):  # all is there, maybe unfolded
                 try:
                     go(run, path, journal, config, progress, work)
@@ -211,13 +213,6 @@ def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
     _check_processes(row, settings)
     weights = scheduled(row.weights, settings)
     return replace(row, weights=weights, batch=row.rows(settings.agents))
-
-
-def _products(settings: Settings) -> AbstractContextManager[None]:
-    """Faster float32 products where training is in float32."""
-    if settings.precision != "float32":
-        return nullcontext()
-    return fast_products(settings.device)
 
 
 def _check_processes(algorithm: Algorithm, settings: Settings) -> None:

@@ -232,21 +232,24 @@ class Adam:
             amsgrad=False, maximize=False,
         )  # fmt: skip
 
-    def state(self, k: int) -> dict[str, Tensor]:
-        """Of one parameter, everything that its next step depends on, for `load`; named as in
-        `torch.optim`."""
-        # Files refuse tensors that share their memory.
-        return self._own(k) | {"step": self._made.clone()}
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, for `load`: "k.exp_avg" and so on, as
+        `torch.optim` names it of parameter k."""
+        parts = {"exp_avg": self._means, "exp_avg_sq": self._squares}
+        own = {f"{k}.{name}": x for name, part in parts.items() for k, x in enumerate(part)}
+        return own | {"step": self._made}
 
-    def load(self, k: int, state: Mapping[str, Tensor]) -> None:
-        for name, tensor in self._own(k).items():
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.state().items():
             if state[name].shape != tensor.shape:
                 shapes = tuple(state[name].shape), tuple(tensor.shape)
-                raise InputError("saved {} has shape {}, expected {}".format(name, *shapes))
+                raise InputError("Adam's saved {} has shape {}, expected {}".format(name, *shapes))
             tensor.copy_(state[name])
 
-    def _own(self, k: int) -> dict[str, Tensor]:
-        return {"step": self._made, "exp_avg": self._means[k], "exp_avg_sq": self._squares[k]}
+    def forget(self, lost: Tensor) -> None:
+        """Begin anew for some members, bool [M]."""
+        for mean in (*self._means, *self._squares):
+            mean[lost] = 0
 
 
 @final
@@ -271,9 +274,6 @@ class Trained:
             raise InputError(f"spectral is {spectral!r}, but the network has no such layer")
         self._vectors = {k: _begun(weights[k]) for k in chosen}
         self.network = self._normalised()
-
-    def set_rate(self, rate: float) -> None:
-        self.adam.rate = rate
 
     def step(self, loss: Tensor, count: int = 1) -> Tensor:
         """One step down `loss`, as `follow`."""
@@ -308,20 +308,15 @@ class Trained:
         tensors = {}
         for k, tensor in enumerate(self.raw.parameters):
             tensors[f"{name}.{k}"] = tensor.detach()
-            for key, value in self.adam.state(k).items():
-                tensors[f"{name}_adam.{k}.{key}"] = value
+        tensors |= {f"{name}_adam.{key}": value for key, value in self.adam.state().items()}
         return tensors | {f"{name}_power.{k}": v for k, v in self._vectors.items()}
 
     def load(self, name: str, state: Mapping[str, Tensor]) -> None:
         for k, tensor in enumerate(self.raw.parameters):
             with torch.no_grad():
                 tensor.copy_(state[f"{name}.{k}"])
-            memory = under(state, f"{name}_adam.{k}.")
-            if memory:
-                try:
-                    self.adam.load(k, memory)
-                except InputError as error:
-                    raise InputError(f"Adam of the {name}: {error}") from None
+        if memory := under(state, f"{name}_adam."):
+            self.adam.load(memory)
         for k, v in self._vectors.items():
             self._vectors[k] = state[f"{name}_power.{k}"].to(v).view(v.shape).clone()
         self.network = self._normalised()
@@ -341,14 +336,6 @@ class Trained:
 def under(state: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
     """The entries whose names begin with `start`, without it."""
     return {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
-
-
-def restored(memory: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
-    """Adam's memory of one parameter, from its saved entries; steps are counted on the CPU."""
-    return {
-        key: value.clone() if key == "step" else value.clone().to(parameter)
-        for key, value in memory.items()
-    }
 
 
 def _begun(weight: Tensor) -> Tensor:

@@ -32,8 +32,8 @@ from gradlab.training.collection import Evaluation, evaluate
 from gradlab.training.dynamics import Fitted
 from gradlab.training.measured import gradient_errors, weights
 from gradlab.training.parts.context import Objective, Value
+from gradlab.training.parts.critics import within
 from gradlab.training.parts.duals import Automatic
-from gradlab.training.parts.targets import within
 from gradlab.training.seed_models import Model, model_step
 from gradlab.training.settings import Planning, Settings
 from gradlab.training.state import Run
@@ -221,9 +221,9 @@ def attributes(
     }
 
 
-def divergence(run: Run, member: int, kept: str) -> dict[str, Any]:
+def divergence(run: Run, member: int) -> dict[str, Any]:
     """The event of a seed that left the finite numbers."""
-    message = f"seed {run.learner.seeds[member]} diverged: {run.window.divergences[member]}{kept}"
+    message = f"seed {run.learner.seeds[member]} diverged: {run.window.divergences[member]}"
     return {"number": _number(run, member, 0), "message": message}
 
 

@@ -46,14 +46,21 @@ from gradlab.data.replay import Batch
 from gradlab.fitting.losses import MultiStep
 from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithm import LIKELIHOOD, LOSSES, Algorithm, LearnedModel
-from gradlab.training.collection import Branching
-from gradlab.training.parts.context import Context, FixedWeights, Floats, Passes
-from gradlab.training.parts.critics import ActionGradient, ImportanceWeighted
-from gradlab.training.parts.duals import Automatic, Stiffness
-from gradlab.training.parts.policy_losses import MixtureLoss, PolicyLoss, Term
-from gradlab.training.parts.sources import Branched, Newest, Replayed, TwoStores
-from gradlab.training.parts.targets import (
+from gradlab.training.parts.context import (
+    Branched,
+    Branching,
+    Context,
+    FixedWeights,
+    Floats,
+    Newest,
+    Passes,
+    Replayed,
+    TwoStores,
+)
+from gradlab.training.parts.critics import (
+    ActionGradient,
     Copied,
+    ImportanceWeighted,
     NoCritic,
     NStep,
     OneStep,
@@ -62,6 +69,8 @@ from gradlab.training.parts.targets import (
     StateOneStep,
     Steve,
 )
+from gradlab.training.parts.duals import Automatic, Stiffness
+from gradlab.training.parts.policy_losses import MixtureLoss, PolicyLoss, Term
 from gradlab.training.parts.window_losses import (
     StateLambda,
     WindowReturn,

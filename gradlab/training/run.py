@@ -28,9 +28,9 @@ from gradlab.training.first_networks import unknown_ends
 from gradlab.training.learner import UpdateRecord
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
-from gradlab.training.parts.context import Floats
+from gradlab.training.parts.context import Floats, MeasuredWeights
 from gradlab.training.recording import divergence, evaluation_row, excess, model_row
-from gradlab.training.state import Good, Run
+from gradlab.training.state import Run
 
 _SHOWN = 1.0  # seconds between two looks at long iterations
 _EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
@@ -40,28 +40,19 @@ class Diverged(Failure):
     """Every seed has left the finite numbers; the message names the quantity that went first."""
 
 
-def _note_good(run: Run) -> None:
-    """Remember networks that are finite."""
-    learner = run.learner
-    if bool((learner.finite() | run.lost).all()):
-        run.good = Good(run.iteration, *learner.copies())
-
-
 def report(run: Run, path: Path, journal: Journal, value: Floats) -> None:
     """Events of the window that ended; `value`: mean critic values in it, [E]."""
     # Each seed that leaves the finite numbers; training gives up when none is left.
     fresh = [member for member in run.window.divergences if not run.lost[member]]
     for member in fresh:
-        kept = checkpoints.keep_good(path, run, member)
-        where = f"; its networks after {run.good.iteration} iterations are kept in {kept}"
-        journal.append("events", divergence(run, member, where))
+        journal.append("events", divergence(run, member))
         run.lost[member] = True
     if run.lost.all():
         seeds = "the seed" if len(run.lost) == 1 else "every seed"
-        first = divergence(run, fresh[0], "")["message"]
+        first = divergence(run, fresh[0])["message"]
         raise Diverged(
-            f"{seeds} diverged by iteration {run.iteration}: {first}; the last good networks "
-            f"are in {checkpoints.good_folder(path)}"
+            f"{seeds} diverged by iteration {run.iteration}: {first}; the state after {run.kept} "
+            f"iterations is kept in {checkpoints.resume_file(path)}"
         )
     # Each seed whose values no rewards can sum to: Adam's steps keep what diverges finite for
     # long, so that the critic is wrong well before anything overflows.
@@ -71,7 +62,6 @@ def report(run: Run, path: Path, journal: Journal, value: Floats) -> None:
     for member in np.flatnonzero((np.abs(value) > limit) & ~run.excessive).tolist():
         journal.append("events", excess(run, member, value[member], bound[member]))
         run.excessive[member] = True
-    _note_good(run)
 
 
 @contextmanager
@@ -104,15 +94,11 @@ class Execution(Protocol):
         """The next update of the networks."""
         ...
 
-    def evaluate(self, run: Run, journal: Journal) -> None:
-        """Evaluate the present policies; the row may be stored later, until `settle`."""
-        ...
-
     def record(self, run: Run, journal: Journal) -> None:
         """Store rows of its own where a window of updates has ended."""
         ...
 
-    def settle(self, run: Run, journal: Journal) -> None:
+    def settle(self) -> None:
         """Bring the run into a state that can be saved."""
         ...
 
@@ -127,13 +113,10 @@ class _Here:
     def update(self, run: Run) -> UpdateRecord:
         return run.learner.update(run.iteration, next_batch(run))
 
-    def evaluate(self, run: Run, journal: Journal) -> None:
-        journal.append("evaluations", evaluation_row(run))
-
     def record(self, run: Run, journal: Journal) -> None:
         """Nothing beside the updates."""
 
-    def settle(self, run: Run, journal: Journal) -> None:
+    def settle(self) -> None:
         """Nothing is under way between two iterations."""
 
 
@@ -150,7 +133,6 @@ def go(
 ) -> None:
     """From the present iteration to the last."""
     run.begun = time.monotonic() - run.seconds
-    _note_good(run)
     shown = time.monotonic()
     progress("training", run.iteration, run.settings.iterations)
     with _between_iterations() as interrupted:
@@ -158,7 +140,7 @@ def go(
             if _visit(run, path, journal, config, work):
                 return
             if interrupted():
-                work.settle(run, journal)
+                work.settle()
                 checkpoints.save(path, run, config)
                 raise KeyboardInterrupt
             collect(run, work)
@@ -207,17 +189,19 @@ def _visit(
     k, settings = run.iteration, run.settings
     run.seconds = time.monotonic() - run.begun
     if k % settings.evaluate_every == 0 or run.done:
-        work.evaluate(run, journal)
-    if k in settings.kept:
+        journal.append("evaluations", evaluation_row(run))
+    if k in {round(share * settings.iterations) for share in settings.keep}:
         checkpoints.keep(path, run, k)
-    if gradient_errors.due(run):
+    learned, every = run.dynamics is None or run.dynamics.fitted, settings.gradient_every
+    if every and learned and run.replay.added and (k % every == 0 or run.done):
         begun = time.monotonic()
         journal.append("gradients", gradient_errors.row(run))
         run.begun += time.monotonic() - begun
-    if measured_weights.due(run):
+    weighed = isinstance(run.algorithm.weights, MeasuredWeights)
+    if weighed and learned and k and k % settings.measure_every == 0:
         journal.append("weights", measured_weights.row(run))
     if k % settings.checkpoint_every == 0 or run.done:
-        work.settle(run, journal)
+        work.settle()
         checkpoints.save(path, run, config)
     return run.done
 

@@ -115,7 +115,7 @@ class SeedTwoModels:
 
 
 @dataclass(frozen=True, eq=False)
-class GivenEnsemble:
+class _GivenEnsemble:
     """A system whose last column of noise chooses its member, for noise that is all normal."""
 
     system: System
@@ -134,7 +134,7 @@ class GivenEnsemble:
 def of_prior(prior: System | None) -> Model | None:
     """The task's model, for noise that is all normal."""
     chosen = getattr(prior, "member_column", None) is not None
-    return GivenEnsemble(prior) if prior is not None and chosen else prior
+    return _GivenEnsemble(prior) if prior is not None and chosen else prior
 
 
 def ensemble_of(model: Model | None) -> SeedModels:

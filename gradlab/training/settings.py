@@ -128,11 +128,6 @@ class Settings:
     def __post_init__(self) -> None:
         check(self)
 
-    @property
-    def kept(self) -> set[int]:
-        """Iterations after which networks are kept."""
-        return {round(share * self.iterations) for share in self.keep}
-
 
 # MPG App. B-A and Table VI; the reward scale of path tracking is its published code's.
 _TASK_SETTINGS: Mapping[str, Mapping[str, object]] = {

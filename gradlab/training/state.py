@@ -22,9 +22,7 @@ from gradlab.training.algorithm import Algorithm
 from gradlab.training.collection import Branches, Ended, Environments
 from gradlab.training.dynamics import Dynamics
 from gradlab.training.learner import Learner, UpdateRecord
-from gradlab.training.members import Network
-from gradlab.training.parts.context import Draws, Floats
-from gradlab.training.parts.sources import Stores
+from gradlab.training.parts.context import Draws, Floats, Stores
 from gradlab.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -162,15 +160,6 @@ def _words(name: str) -> str:
     return name.replace("_", " ").replace("norm", "gradient norm")
 
 
-@dataclass(frozen=True, eq=False)
-class Good:
-    """Policy and critic of every seed after an iteration in which all were finite."""
-
-    iteration: int
-    policy: Network
-    critic: Network | None
-
-
 @dataclass(eq=False)
 class _Weighing:
     """Measurements of the mixture's weights so far.
@@ -195,7 +184,6 @@ class Run:
         window: statistics of the updates since the last row of the record.
         lost: [E], seeds that left the finite numbers; excessive: [E], seeds whose critic exceeds
             what rewards can sum to.
-        good: the last networks that were finite.
         batch: of the last update; work: what other processes have begun, where there are any.
         iteration: updates so far; kept: of the state that is saved.
         seconds: of training so far; what measuring gradients takes is left out.
@@ -214,7 +202,6 @@ class Run:
     weighing: _Weighing
     lost: NDArray[np.bool_]
     excessive: NDArray[np.bool_]
-    good: Good
     batch: Batch | None = None
     work: Work | None = None
     iteration: int = 0
@@ -268,5 +255,4 @@ def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
         weighing=_Weighing(0, learner.in_force.copy()),
         lost=np.zeros(settings.seeds, dtype=bool),
         excessive=np.zeros(settings.seeds, dtype=bool),
-        good=Good(0, *learner.copies()),
     )  # fmt: skip

@@ -59,7 +59,7 @@ def test_verdict_counts_faults_sound_runs_bits_and_costs(tmp_path):
     mask = "mask of ends: Inverted."
     rows = [row("faults", "mask inverted", k, mask, failed={"critic.mask.inverted": 9})
             for k in range(3)]  # fmt: skip
-    rows += [row("faults", "γ = 1", k) for k in range(3)]
+    rows += [row("faults", "γ = 1", k, failed={"late": 9, "early": 4}) for k in range(3)]
     rows += [row("sound", "TD3", 1), row("sound", "SAC", 1, failed={"dead path": 3})]
     rows += [row("sound", "PPO", 1, light="none"), row("sound", "PPO", 2, error="ValueError")]
     rows += [row("pairs", "TD3", 1, seconds=14.0), row("pairs", "TD3", 1, probed=False)]
@@ -73,7 +73,7 @@ def test_verdict_counts_faults_sound_runs_bits_and_costs(tmp_path):
     assert "1 of 2 pairs (asked for: all): **refuted**" in told
     assert "above in TD3 " in told  # 4 s beside 3 s + 5% of 10 s
     page = (tmp_path / "README.md").read_text()
-    assert "named 1 of 2 planted faults" in page and "γ = 1 (“no alarm" in page
+    assert "named 1 of 2 planted faults" in page and "first failed: early)" in page
 
 
 def test_all_runs_that_go_well_hold(tmp_path):

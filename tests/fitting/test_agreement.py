@@ -47,7 +47,7 @@ def test_a_sound_record_agrees_in_double_and_in_single_precision(name):
     for given in (record, single(record)):
         found = agreement(task, given)
         assert (found.rows, found.total) == (300, 500)
-        assert all(each.rows == 0 and not each.column for each in found.differences), str(found)
+        assert all(each.rows == 0 for each in found.differences), str(found)
         assert "next states agree (" in str(found) and "terminations agree." in str(found)
 
 
@@ -60,9 +60,8 @@ def test_a_penalty_of_large_actions_is_found_and_named():
     found = by_name(agreement(task, wrong))
     assert found["rewards"].largest == pytest.approx(0.9)
     assert 60 < found["rewards"].rows < 120
-    assert found["rewards"].column == task.action_names[0] and found["rewards"].correlation > 0
     assert found["next states"].rows == found["terminations"].rows == 0
-    says = f"rewards differ by up to 0.9 in {found['rewards'].rows} rows, those with large |torque|"
+    says = f"rewards differ by up to 0.9 in {found['rewards'].rows} rows"
     assert says in str(agreement(task, wrong))
 
 
@@ -78,26 +77,6 @@ def test_what_rounding_of_stiff_states_explains_is_no_difference():
     assert by_name(agreement(task, moved))["next states"].rows == 300
     moved = replace(record, next_state=record.next_state + 1e-4)
     assert by_name(agreement(task, moved))["next states"].rows == 300
-
-
-def test_differences_at_small_states_are_named_so():
-    task = pendulum()
-    record = collect(task, 500)
-    near = record.state[:, 1].abs() < record.state[:, 1].abs().median()
-    moved = record.next_state + 0.1 * near[:, None]
-    found = by_name(agreement(task, replace(record, next_state=moved, trajectory=torch.arange(500),
-                                          step=torch.zeros(500, dtype=torch.long))))  # fmt: skip
-    assert found["next states"].column == task.state_names[1]
-    assert found["next states"].correlation < 0
-
-
-def test_a_difference_that_goes_with_no_size_names_none():
-    task = pendulum()
-    record = collect(task, 500)
-    random = torch.rand(500, generator=torch.Generator().manual_seed(0)) < 0.3
-    for wrong in (record.reward + 0.5, record.reward + 0.5 * random):
-        found = by_name(agreement(task, replace(record, reward=wrong)))["rewards"]
-        assert found.rows > 50 and found.column == ""
 
 
 def test_time_limits_that_are_called_terminations_are_found():

@@ -18,7 +18,6 @@ from gradlab.errors import InputError
 from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import (
     DirectionalDerivative,
-    MultiStepDirectional,
     Neighbours,
     Sobolev,
     pushed,
@@ -142,7 +141,9 @@ def test_the_third_learner_is_the_sum_of_the_multi_step_and_the_directional_loss
     record = collect(pendulum(), 60, length=12)
     rows, parts = rows_of(record), (torch.arange(48), torch.arange(48, 60))
     made, options = model(rows, members=2), {"neighbours": 4, "directions": directions}
-    both = MultiStepDirectional(3, weight=0.7, **options).bind(rows, *parts)
+    both = DirectionalDerivative(steps=3, prediction="mse", weight=0.7, **options).bind(
+        rows, *parts
+    )
     multi = MultiStep(3).bind(rows, *parts)
     dd = DirectionalDerivative(weight=0.7, prediction="mse", **options).bind(rows, *parts)
     one = OneStepError("mse").bind(rows, *parts)

@@ -53,9 +53,9 @@ def words(command="train", **settings):
 
 
 def test_values_become_the_words_that_a_user_would_type():
-    given = dict(algorithm="td3", task="a.py:task", seeds=2, horizons=[0, 5], published=True)
+    given = dict(algorithm="td3", task="a.py:task", seeds=2, horizons=[0, 5], deterministic=True)
     assert words(**given) == (
-        "train", "td3", "a.py:task", "--seeds", "2", "--horizons", "0", "5", "--published",
+        "train", "td3", "a.py:task", "--seeds", "2", "--horizons", "0", "5", "--deterministic",
     )  # fmt: skip
     negative = words(algorithm="td3", task="t", reward_scale=-0.5, two_model=False)
     assert negative == ("train", "td3", "t", "--reward-scale=-0.5")

@@ -112,7 +112,7 @@ def test_termination_is_the_tasks():
         wrong.step(STATE, ACTION)
 
 
-def test_noise_is_inferred_for_the_likeliest_or_the_given_member():
+def test_noise_is_inferred_for_the_likeliest_member():
     made = model()
     system = LearnedSystem(made, elites=(2, 0, 3))
     noise = 0.1 * noise_of(system)
@@ -125,14 +125,7 @@ def test_noise_is_inferred_for_the_likeliest_or_the_given_member():
     assert torch.equal((inferred[:, -1] * 3).long(), density.argmax(0))
     assert ((inferred[:, -1] * 3).long() == (noise[:, -1] * 3).long()).float().mean() > 2 / 3
     assert not inferred[:, DS].any()
-    for member in system.chosen:
-        given = system.infer_noise(STATE, ACTION, after, member)
-        # In the middle of the member's share, where no rounding changes it.
-        middle = torch.full((N,), system.chosen.index(member) + 0.5).double()
-        torch.testing.assert_close(given[:, -1] * 3, middle)
-        torch.testing.assert_close(system.step(STATE, ACTION, given).state, after)
-    with pytest.raises(InputError, match=r"member is 1, expected one of \[2, 0, 3\]"):
-        system.infer_noise(STATE, ACTION, after, 1)
+    torch.testing.assert_close(system.step(STATE, ACTION, inferred).state, after)
 
 
 def test_noise_of_many_transitions_is_inferred_in_blocks(monkeypatch):

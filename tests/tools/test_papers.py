@@ -355,7 +355,7 @@ def rows_of(paper: str, item: str, task: str, folder: Path, **given: Any) -> dic
     for each in reproduction.planned(chosen, folder, 5, 1.0, **given):
         command = each.command
         full = command.printed(task)[0] if command.preset else command
-        found[each.row] = full._row(task)
+        found[each.row] = full._row()
         assert each.transitions == pytest.approx(chosen.parts[0].transitions, rel=1e-3)
     return found
 

@@ -20,13 +20,11 @@ from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithm import LearnedModel
 from gradlab.training.algorithms import find
-from gradlab.training.collection import Branching
 from gradlab.training.learner import Learner
 from gradlab.training.members import unstacked
-from gradlab.training.parts.context import Passes
+from gradlab.training.parts.context import Branching, Newest, Passes
 from gradlab.training.parts.duals import Stiffness
 from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.sources import Newest
 from gradlab.training.settings import Settings
 
 SMALL = dict(

@@ -43,9 +43,9 @@ from gradlab.training.checkpoints import resume_file
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.measured import gradient_errors
+from gradlab.training.parts.context import Newest
+from gradlab.training.parts.critics import Soft
 from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Asynchronous, Settings
 from gradlab.verdicts.training import verdict
 from tests.training.small_runs import (

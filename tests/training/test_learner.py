@@ -9,12 +9,12 @@ import torch
 import gradlab
 from gradlab.data.replay import Batch
 from gradlab.systems import from_function
-from gradlab.training.algorithms import ALGORITHMS, find, published
+from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
 from gradlab.training.members import BETAS
 from gradlab.training.parts.context import Context, Draws, Objective
+from gradlab.training.parts.critics import NStep, OneStep
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
-from gradlab.training.parts.targets import NStep, OneStep
 from gradlab.training.settings import Settings
 from tests.training.small_runs import flattened
 
@@ -215,16 +215,9 @@ def test_the_exported_critic_values_unscaled_rewards():
 
 def followed(trained):
     """Norm of every network's gradient after clipping, from Adam's memory of its first step."""
-    memory = [trained.adam.state(k)["exp_avg"] for k in range(len(trained.raw.parameters))]
+    state = trained.adam.state()
+    memory = [state[f"{k}.exp_avg"] for k in range(len(trained.raw.parameters))]
     return sum((x**2).sum(dim=(1, 2)) for x in memory).sqrt() / (1 - BETAS[0])
-
-
-def test_the_published_settings_differ_where_the_paper_says_otherwise():
-    v1, v2 = (published(ALGORITHMS[name], "inverted_pendulum") for name in ("mpg-v1", "mpg-v2"))
-    assert v1.policy_rate == (3e-5, 3e-6) and v1.value_rate == (8e-5, 8e-6) and v1.clip == 3.0
-    assert (v1.reuse, v2.reuse) == (10, 1) and v1.weights.published
-    assert v1.target.tail == (-0.5, 0.0)
-    assert published(ALGORITHMS["n-step-dpg"], "path_tracking").exploration == 0.0
 
 
 def test_twin_critics_are_clipped_apart():

@@ -30,15 +30,22 @@ from gradlab.training.algorithms import (
     with_horizons,
     with_weights,
 )
-from gradlab.training.collection import Branches, Branching
+from gradlab.training.collection import Branches
 from gradlab.training.learner import Learner
 from gradlab.training.loop import describe, settings_of, train
-from gradlab.training.parts.context import Draws, FixedWeights, Passes
-from gradlab.training.parts.critics import ActionGradient
+from gradlab.training.parts.context import (
+    Branched,
+    Branching,
+    Draws,
+    FixedWeights,
+    Newest,
+    Passes,
+    Stores,
+    TwoStores,
+)
+from gradlab.training.parts.critics import ActionGradient, Copied, OneStep, Soft, Steve
 from gradlab.training.parts.duals import Automatic, Stiffness, Temperature
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
-from gradlab.training.parts.sources import Branched, Newest, Stores, TwoStores
-from gradlab.training.parts.targets import Copied, OneStep, Soft, Steve
 from gradlab.training.parts.window_losses import StateLambda
 from gradlab.training.settings import Asynchronous, Planning, Settings
 from tests.training.small_runs import (

@@ -133,8 +133,6 @@ def test_divergence_is_reported_with_what_went_first(tmp_path):
     # The first critic step ruins the policy's loss in the same update; what came before is told.
     assert "policy loss was not finite in update 0" in events[0]
     assert re.search(r"just before: value .*, critic loss .*, critic gradient norm \d", events[0])
-    kept = checkpoint.load(tmp_path / "run-last-good" / "seed0-critic.safetensors")
-    assert all(p.isfinite().all() for p in kept.parameters())
     state = safetensors.torch.load_file(tmp_path / "run.resume.safetensors")
     assert all(state[name].isfinite().all() for name in state if "learner" in name)
 

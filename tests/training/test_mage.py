@@ -16,8 +16,15 @@ from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.training.members import stacked
 from gradlab.training.parts.context import Context, Objective
-from gradlab.training.parts.critics import ActionGradient, Q, Valuing
-from gradlab.training.parts.targets import LEAST_VARIANCE, OneStep, Steve, inverse_variance_mean
+from gradlab.training.parts.critics import (
+    LEAST_VARIANCE,
+    ActionGradient,
+    OneStep,
+    Q,
+    Steve,
+    Valuing,
+    inverse_variance_mean,
+)
 from gradlab.training.seed_models import SeedModels, SeedTwoModels
 
 DISCOUNT, REWARD_SCALE, ROWS = 0.9, 0.5, 5

@@ -28,11 +28,10 @@ from gradlab.training.measured.gradient_errors import (
     unbroken,
 )
 from gradlab.training.parts import policy_losses
-from gradlab.training.parts.context import Draws
+from gradlab.training.parts.context import Draws, Newest
+from gradlab.training.parts.critics import NoCritic, Soft
 from gradlab.training.parts.duals import AdaptiveHorizon, Stiffness
 from gradlab.training.parts.policy_losses import MOST, MixtureLoss, RolloutSteps, Term, followed
-from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.targets import NoCritic, Soft
 from gradlab.training.parts.window_losses import StateLambda, WindowReturn
 from gradlab.training.run import collect, next_batch
 from gradlab.training.seed_models import TrueSteps, in_dtype, of_seed

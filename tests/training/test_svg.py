@@ -20,10 +20,9 @@ from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.parts.critics import ImportanceWeighted
+from gradlab.training.parts.context import Newest
+from gradlab.training.parts.critics import ImportanceWeighted, NoCritic
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
-from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.targets import NoCritic
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin

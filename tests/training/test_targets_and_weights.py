@@ -27,10 +27,9 @@ from gradlab.training.algorithms import find, with_changes, with_horizons, with_
 from gradlab.training.first_networks import GivenNetworks
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.parts.context import Draws, FixedWeights, Passes
+from gradlab.training.parts.context import Draws, FixedWeights, Newest, Passes
+from gradlab.training.parts.critics import Copied, Polyak
 from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.targets import Copied, Polyak
 from gradlab.training.parts.window_losses import StateLambda
 from gradlab.training.settings import Settings
 from tests.training.small_runs import SMALL, assert_estimated, numbers, row, same_tables, task
@@ -316,12 +315,6 @@ def test_weights_of_many_horizons_sum_to_one_and_change_sides():
     early, late = rule(0, (0, 5, 10, 25)), rule(100, (0, 5, 10, 25))
     assert early.sum() == pytest.approx(1) and late.sum() == pytest.approx(1)
     assert (np.diff(early) > 0).all() and (np.diff(late) < 0).all()
-
-
-def test_the_published_rule_goes_on_to_one_and_a_half():
-    rule = MpgWeights(eta=0.1, ramp=100, published=True)
-    assert rule(10_000, ENDS)[0] == 1.0
-    assert np.isfinite(rule(10_000, ENDS)).all()
 
 
 # Mixtures whose weights are given, such as those that a measurement has chosen.

@@ -78,7 +78,7 @@ def _due(
 ) -> _ItemRun:  # fmt: skip
     """The run of a row, with as many iterations as make the paper's length, and those made."""
     full = command.printed(task.name)[0] if command.preset else command
-    algorithm = full._row(task.name)
+    algorithm = full._row()
     agents = {} if full.agents is None else {"agents": full.agents}
     chosen = settings_of(algorithm, task, None, agents)
     # Transitions an iteration: of a row on policy a window.

@@ -39,12 +39,18 @@ from gradlab.errors import Failure, InputError
 from gradlab.fitting.derivative_losses import (
     LOSSES,
     DirectionalDerivative,
-    MultiStepDirectional,
     Sobolev,
     named_loss,
 )
 from gradlab.fitting.fitted import Descent, Prepared, descend, doubled, finished, prepared
-from gradlab.fitting.losses import LOG_2PI, Loss, OneStepError, outputs, rows_of_fit
+from gradlab.fitting.losses import (
+    LOG_2PI,
+    Loss,
+    MultiStep,
+    OneStepError,
+    outputs,
+    rows_of_fit,
+)
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import jacobian_noise, rollout_with_jacobians
@@ -70,7 +76,6 @@ from gradlab.tools.remedies.result import (
 from gradlab.user_code import is_user_function
 
 _MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
-_SHARED = ("neighbours", "weight", "divided", "directions", "metric")  # by both losses of dd
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +118,13 @@ def recipe(
         return FitRecipe(changed, OneStepError("nll"))
     if is_user_function(name):
         return FitRecipe(settings, named_loss(name))
-    shared = {name: getattr(gradient_loss, name) for name in _SHARED}
     losses: Mapping[str, Loss] = {
         **LOSSES,
         BASELINE: OneStepError("nll"),
         "dd": replace(gradient_loss, prediction="nll"),
-        "multistep-dd": MultiStepDirectional(**shared),
+        "multistep-dd": replace(
+            gradient_loss, prediction="mse", as_printed=False, steps=MultiStep.steps
+        ),
         "sobolev": Sobolev(simulator, prediction="nll"),
     }
     return FitRecipe(settings, losses[name])

@@ -62,16 +62,16 @@ class Members:
         self.ray, self._world = ray, world
         self._actors: list[Any] = []
 
-    def start(self, name: str, kind: type[Process], *arguments: Any) -> Member:
+    def start(self, name: str, kind: type[Process], *arguments: Any) -> _Member:
         """Start a process; name: for messages, such as "learner 2"."""
         actor = self.ray.remote(kind).options(
             num_cpus=0, scheduling_strategy="SPREAD",
             max_restarts=-1, max_task_retries=_ATTEMPTS - 1,
         )  # fmt: skip
         self._actors.append(actor.remote(self._world, *arguments))
-        return Member(self.ray, name, self._actors[-1])
+        return _Member(self.ray, name, self._actors[-1])
 
-    def ended(self, calls: Sequence[PendingCall], wait: bool) -> list[PendingCall]:
+    def ended(self, calls: Sequence[_PendingCall], wait: bool) -> list[_PendingCall]:
         """Those that have an answer, or an error; wait: until there is one."""
         listed = [call.reference for call in calls]
         if wait:
@@ -86,22 +86,22 @@ class Members:
 
 
 @final
-class Member:
+class _Member:
     """A process, whichever has its place."""
 
     def __init__(self, ray: Any, name: str, actor: Any) -> None:
         self.ray, self.name, self._actor = ray, name, actor
 
-    def call(self, method: str, *arguments: Any) -> PendingCall:
+    def call(self, method: str, *arguments: Any) -> _PendingCall:
         """Call a method; returns at once, and calls are served in order."""
-        return PendingCall(self, method, self._actor.answer.remote(method, *arguments))
+        return _PendingCall(self, method, self._actor.answer.remote(method, *arguments))
 
 
 @final
-class PendingCall:
+class _PendingCall:
     """A call that may wait, be served or be over."""
 
-    def __init__(self, member: Member, method: str, reference: Any) -> None:
+    def __init__(self, member: _Member, method: str, reference: Any) -> None:
         self._member, self._method, self.reference = member, method, reference
 
     def result(self) -> Any:
@@ -135,7 +135,7 @@ class _Actors:
         self._actors = [
             members.start(f"actor {k}", ActorProcess, k) for k in range(len(work.environments))
         ]
-        self._under_way: deque[tuple[int, PendingCall]] = deque()
+        self._under_way: deque[tuple[int, _PendingCall]] = deque()
 
     def step(self, run: Run) -> Ended:
         """The next step into replay, waited for."""
@@ -173,7 +173,7 @@ class _Begun:
     learner: int
     job: Job
     version: int
-    call: PendingCall
+    call: _PendingCall
     answer: ComputedGradient | None = None
 
 
@@ -343,7 +343,7 @@ def execution(run: Run, ray: str | None) -> Iterator[Execution]:
     if run.settings.asynchronous is None:
         yield HERE
         return
-    world = packed(run)
+    world = _packed(run)
     with cluster(ray or "local") as connected:
         members = Members(connected, world)
         try:
@@ -352,7 +352,7 @@ def execution(run: Run, ray: str | None) -> Iterator[Execution]:
             members.end()
 
 
-def packed(run: Run) -> bytes:
+def _packed(run: Run) -> bytes:
     """Algorithm, task and settings, with functions of a user's file or script."""
     own = [module for name, module in sys.modules.items() if name.startswith(_OWN)]
     for module in own:
@@ -379,12 +379,11 @@ class _Distributed:
         self._actors = _Actors(members, run.work)
         self._optimiser = Optimiser(members, run, run.work)
         self.step, self.update = self._actors.step, self._optimiser.update
-        self.evaluate = HERE.evaluate
 
     def record(self, run: Run, journal: Journal) -> None:
         journal.append(_TABLE, self._work.window.row(run.iteration, run.seconds))
 
-    def settle(self, run: Run, journal: Journal) -> None:
+    def settle(self) -> None:
         """What is under way begins again, also in the run that goes on now."""
         self._optimiser.recall()
         self._actors.recall()

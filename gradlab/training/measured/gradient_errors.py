@@ -57,10 +57,9 @@ from gradlab.training.algorithm import Algorithm
 from gradlab.training.first_networks import without_jacobians
 from gradlab.training.learner import Learner, alone
 from gradlab.training.members import Network, unstacked
-from gradlab.training.parts.context import Act, Draws, Floats
+from gradlab.training.parts.context import Act, Draws, Floats, Stores, TwoStores
 from gradlab.training.parts.critics import Q
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
-from gradlab.training.parts.sources import Stores, TwoStores
 from gradlab.training.seed_models import (
     Model,
     TrueStates,
@@ -75,7 +74,7 @@ from gradlab.truth.agreement import EarlyTruth
 from gradlab.truth.score_actions import score_truth
 from gradlab.truth.truth import early_truth
 
-USE = "measured gradient"  # of the draws
+_USE = "measured gradient"  # of the draws
 FEWEST = 4  # starts whose moments have intervals
 
 
@@ -96,14 +95,6 @@ def check(algorithm: Algorithm, settings: Settings, task: Task) -> None:
             f"{wanted} {algorithm.name} is measured on its newest paths, which are {paths} of each "
             f"of the {settings.agents} agents: take agents={FEWEST} or more, or leave it out"
         )
-
-
-def due(run: Run) -> bool:
-    """Whether a measurement is due before this iteration."""
-    every, k = run.settings.gradient_every, run.iteration
-    if not every or not run.replay.added or (run.dynamics and not run.dynamics.fitted):
-        return False
-    return k % every == 0 or k == run.settings.iterations
 
 
 def measured_terms(algorithm: Algorithm, settings: Settings) -> tuple[Term, ...]:
@@ -151,7 +142,7 @@ def drawn_batches(run: Run) -> Batch:
     learner, size = run.learner, run.settings.gradient_starts
     if run.algorithm.source.steps:
         size = run.algorithm.batch
-    draws = Draws(learner.seeds, learner.dtype, learner.device, USE, block=1)
+    draws = Draws(learner.seeds, learner.dtype, learner.device, _USE, block=1)
     second = None if run.branches is None else run.branches.replay
     return run.algorithm.source(Stores(run.replay, second, draws, size), run.iteration)
 
@@ -193,7 +184,7 @@ def unbroken(batch: Batch, steps: int, agents: int) -> Batch:
 
 
 @dataclass(frozen=True, eq=False)
-class StartGradients:
+class _StartGradients:
     """states: where the loss began, [N, ds]; gradients: [N, P]; NaN where they left the numbers."""
 
     states: Tensor
@@ -202,7 +193,7 @@ class StartGradients:
 
 def start_gradients(
     single: Learner, batch: Batch, term: Term, model: Model | None, draws: Draws, iteration: int
-) -> StartGradients:
+) -> _StartGradients:
     """Of one term at full weight.
 
     Args:
@@ -224,7 +215,7 @@ def start_gradients(
         wanted = torch.autograd.grad(loss.sum(), copies.parameters, materialize_grads=True)
     scale = -count / single.settings.reward_scale
     assert act.first is not None
-    return StartGradients(act.first, scale * _flattened(copies, wanted))
+    return _StartGradients(act.first, scale * _flattened(copies, wanted))
 
 
 def in_trained_weights(single: Learner, gradients: Tensor) -> Tensor:
@@ -290,7 +281,7 @@ QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
 PARTS = ("bias2_states", "bias2_jacobians", "bias2_tail")
 SQUARES = ("gradient2", "truth2", "inner")
 ENDS = ("", "_low", "_high")
-DYNAMICS = "dynamics_"
+_DYNAMICS = "dynamics_"
 _REASON = "truth_reason"  # of the first seed whose truth is none or imprecise
 STATUSES = ("none", "imprecise", "cut", "converged")
 TRUTHS = (*STATUSES, "score")
@@ -307,11 +298,11 @@ _ABOUT = {  # of every error: its unit, and what it is
     "bias2_jacobians": ("reward^2", "Squared bias by Jacobians"),
     "bias2_tail": ("reward^2", "Squared bias by the tail"),
 }
-_AGAINST = {"": "against the truth", DYNAMICS: "against the simulator's"}
+_AGAINST = {"": "against the truth", _DYNAMICS: "against the simulator's"}
 _ENDS = {"": "", "_low": ", lower end", "_high": ", upper end"}
 
 
-def error_columns(names: Sequence[str], start: str = "") -> dict[str, Column]:
+def _error_columns(names: Sequence[str], start: str = "") -> dict[str, Column]:
     """Of seed and horizon, each with the two ends of its interval."""
     return {
         f"{start}{name}{end}": Column(
@@ -324,7 +315,7 @@ def error_columns(names: Sequence[str], start: str = "") -> dict[str, Column]:
 
 def table(algorithm: Algorithm, settings: Settings, seeds: tuple[int, ...]) -> Table:
     each, truths = ("seed", "horizon"), f"Number in {', '.join(TRUTHS)}."
-    schema = error_columns((*QUANTITIES, *PARTS)) | error_columns(QUANTITIES, DYNAMICS)
+    schema = _error_columns((*QUANTITIES, *PARTS)) | _error_columns(QUANTITIES, _DYNAMICS)
     schema |= {
         "gradient2": Column(each, "reward^2", description="Squared norm of the gradient."),
         "truth2": Column(each, "reward^2", description="Squared norm of the true gradient."),
@@ -406,9 +397,9 @@ class _Measuring:
             _REASON: reason(truth.finding) if truth.status in ("none", "imprecise") else "",
         }
 
-    def _gradients(self, term: Term, model: Model | None) -> StartGradients:
+    def _gradients(self, term: Term, model: Model | None) -> _StartGradients:
         k, learner = self.run.iteration, self.single
-        draws = Draws(learner.seeds, learner.dtype, learner.device, USE, block=1)
+        draws = Draws(learner.seeds, learner.dtype, learner.device, _USE, block=1)
         batch = self.batch
         if self.run.algorithm.loss.paths:
             rows = batch.state.shape[1] // self.run.algorithm.horizons[0] * term.horizon
@@ -434,7 +425,7 @@ class _Measuring:
         if scored and run.algorithm.policy == "deterministic":
             size = torch.ones(simulator.action_dim) if single.limit is None else single.limit
             policy = Gaussian(policy, (run.algorithm.exploration * size).tolist())
-        seed = child(self.single.seeds[0], f"{USE} {run.iteration}")
+        seed = child(self.single.seeds[0], f"{_USE} {run.iteration}")
         return Setting(
             simulator, policy, as_starts(states, simulator.state_dim), run.task.discount,
             run.task.horizon, run.settings.termination, seed,
@@ -463,13 +454,13 @@ class _Measuring:
         if not rolled:
             nothing = (0.0, 0.0, 0.0)
             found |= dict.fromkeys(PARTS[:2], nothing) | {PARTS[2]: found["bias2"]}
-            return found | {f"{DYNAMICS}{name}": _NOTHING for name in QUANTITIES}
+            return found | {f"{_DYNAMICS}{name}": _NOTHING for name in QUANTITIES}
         assert self.model is not None
         simulator = self.run.task.simulator
         S = _array(self._gradients(term, TrueSteps(simulator, deals(self.model))).gradients)
         M = _array(self._gradients(term, TrueStates(simulator, self.model)).gradients)
         dynamics = _quantities(own, S, count)
-        found |= {f"{DYNAMICS}{name}": ends for name, ends in dynamics}
+        found |= {f"{_DYNAMICS}{name}": ends for name, ends in dynamics}
         return found | dict(_parts(own, M, S, true))
 
 
@@ -480,13 +471,13 @@ _NOTHING: _Interval = (np.nan, np.nan, np.nan)
 def _quantities(G: Floats, T: Floats | None, batch: int) -> Iterator[tuple[str, _Interval]]:
     finite = np.isfinite(G).all() and (T is None or np.isfinite(T).all())
     with np.errstate(over="ignore", invalid="ignore"):
-        known = moments_of(G, T, batch) if finite else {}
+        known = _moments_of(G, T, batch) if finite else {}
     for name in QUANTITIES:
         estimate = known.get(name)
         yield name, _NOTHING if estimate is None else ends(name, estimate)
 
 
-def moments_of(G: Floats, T: Floats | None, batch: int) -> Mapping[str, Estimate]:
+def _moments_of(G: Floats, T: Floats | None, batch: int) -> Mapping[str, Estimate]:
     """Estimates of gradients G against T, [N, P] each, from the same independent starts."""
     moments = Moments(np.ones(len(G)), (G * G).sum(axis=1), _products(G, G))
     if T is not None:

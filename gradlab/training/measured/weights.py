@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -150,15 +151,6 @@ def check(algorithm: Algorithm, task: Task) -> None:
         ) from error
 
 
-def due(run: Run) -> bool:
-    """Whether a measurement is due before this iteration."""
-    if not isinstance(run.algorithm.weights, MeasuredWeights):
-        return False
-    if run.dynamics is not None and not run.dynamics.fitted:
-        return False
-    return run.iteration > 0 and run.iteration % run.settings.measure_every == 0
-
-
 def row(run: Run) -> dict[str, Any]:
     """Measure every seed, put in force what is better, and record all of it.
 
@@ -261,12 +253,26 @@ _OF_WEIGHTS = {"in_force": "the weights in force", "rule": "the rule's weights",
                "measured": "the measured weights"}  # fmt: skip
 
 
+# Of each criterion: its unit, what it is, and columns: in force against the rule, of each horizon.
+_COMPARED: Mapping[By, tuple[str, str, str, str, str, str]] = {
+    "mse": ("reward^2", "MSE", "over_rule", "1", "MSE in force over the rule's", "mse"),
+    "gain": (
+        "reward", "Gain", "gain_over_rule", "reward", "Gain in force less the rule's", "gain_each"
+    ),
+}  # fmt: skip
+
+
+def _criteria(by: By) -> tuple[By, ...]:
+    """What is recorded: errors, and gains where they decide."""
+    return ("mse",) if by == "mse" else ("mse", "gain")
+
+
 def tables(algorithm: Algorithm, seeds: tuple[int, ...]) -> dict[str, Table]:
     """What is written at every measurement."""
     weights = algorithm.weights
     if not isinstance(weights, MeasuredWeights):
         return {}
-    gained, unit = weights.by == "gain", "reward" if weights.by == "gain" else "reward^2"
+    unit = _COMPARED[weights.by][0]
     truths = f"Number in {', '.join(STATUSES)}."
     columns = {
         "rule": Column(("horizon",), "1", description="Weights of the rule."),
@@ -283,15 +289,11 @@ def tables(algorithm: Algorithm, seeds: tuple[int, ...]) -> dict[str, Table]:
         "seconds": Column(unit="s", description="Time of measuring, all seeds together."),
         "share": Column(unit="1", description="Share of the run's time that measuring took."),
     }
-    columns |= _with_ends({f"mse_{name}": ("reward^2", f"MSE of {what}")
-                           for name, what in _OF_WEIGHTS.items()}, SEED)  # fmt: skip
-    columns |= _with_ends({"over_rule": ("1", "MSE in force over the rule's")}, SEED)
-    columns |= _with_ends({"mse": ("reward^2", "MSE of each horizon")}, EACH)
-    if gained:
-        columns |= _with_ends({f"gain_{name}": ("reward", f"Gain of {what}")
-                               for name, what in _OF_WEIGHTS.items()}, SEED)  # fmt: skip
-        columns |= _with_ends({"gain_over_rule": ("reward", "Gain in force less the rule's")}, SEED)
-        columns |= _with_ends({"gain_each": ("reward", "Gain of each horizon")}, EACH)
+    for each in _criteria(weights.by):
+        unit, what, compared, ratio, words, single = _COMPARED[each]
+        named = {f"{each}_{name}": (unit, f"{what} of {of}") for name, of in _OF_WEIGHTS.items()}
+        columns |= _with_ends(named | {compared: (ratio, words)}, SEED)
+        columns |= _with_ends({single: (unit, f"{what} of each horizon")}, EACH)
     scales = {"seed": seeds, "horizon": algorithm.horizons}
     return {"weights": Table("iteration", columns, scales)}
 
@@ -324,58 +326,28 @@ def of_seed(
         "gain": proposal.gain,
         "gain_least": proposal.least,
     }
-    columns |= _errors(measured, proposal.weights, in_force, rule, here)
-    return columns | (
-        _gains(measured, proposal.weights, in_force, rule, here) if by == "gain" else {}
-    )
+    named = {"in_force": in_force, "rule": rule, "measured": proposal.weights}
+    for each in _criteria(by):
+        _, _, compared, _, _, single = _COMPARED[each]
+        loss = measured.mse if each == "mse" else partial(_share, measured)
+        against = _ratio if each == "mse" else _gap
+        ends = {f"{each}_{name}": _ends(each, loss(w)) for name, w in named.items()}
+        ends[compared] = against(loss(in_force), loss(rule))
+        columns |= {
+            f"{name}{end}": value
+            for name, values in ends.items()
+            for end, value in zip(_ENDS, values, strict=True)
+        }
+        singles = [_ends(each, loss(one)) for one in np.eye(len(in_force))]
+        for end, values in zip(_ENDS, zip(*singles, strict=True), strict=True):
+            columns[f"{single}{end}"] = _everybody(values, here)
+    return columns
 
 
-def _errors(
-    measured: Errors, weights: Floats, in_force: Floats, rule: Floats, here: np.ndarray
-) -> dict[str, Any]:
-    old, by_rule = measured.mse(in_force), measured.mse(rule)
-    singles = [_ends("mse", measured.mse(single)) for single in np.eye(len(in_force))]
-    ends = {
-        "mse_in_force": _ends("mse", old),
-        "mse_rule": _ends("mse", by_rule),
-        "mse_measured": _ends("mse", measured.mse(weights)),
-        "over_rule": _ratio(old, by_rule),
-    }
-    return _named(ends) | _of_horizons("mse", singles, here)
-
-
-def _gains(
-    measured: Errors, weights: Floats, in_force: Floats, rule: Floats, here: np.ndarray
-) -> dict[str, Any]:
-    def share(w: Floats) -> Estimate:
-        """Of the best possible step; not finite where |t|² is not above 0."""
-        norm2 = Estimate(float(measured.found.value[-1, -1]), measured.found.left_out[:, -1, -1])
-        return combine(lambda gain, t: gain / np.sqrt(t), measured.gain(w), norm2)
-
-    old, by_rule = share(in_force), share(rule)
-    singles = [_ends("gain", share(single)) for single in np.eye(len(in_force))]
-    ends = {
-        "gain_in_force": _ends("gain", old),
-        "gain_rule": _ends("gain", by_rule),
-        "gain_measured": _ends("gain", share(weights)),
-        "gain_over_rule": _gap(old, by_rule),
-    }
-    return _named(ends) | _of_horizons("gain_each", singles, here)
-
-
-def _named(intervals: dict[str, tuple[float, float, float]]) -> dict[str, float]:
-    return {
-        f"{name}{end}": value
-        for name, values in intervals.items()
-        for end, value in zip(_ENDS, values, strict=True)
-    }
-
-
-def _of_horizons(
-    name: str, singles: list[tuple[float, float, float]], here: np.ndarray
-) -> dict[str, Floats]:
-    columns = zip(_ENDS, zip(*singles, strict=True), strict=True)
-    return {f"{name}{end}": _everybody(values, here) for end, values in columns}
+def _share(measured: Errors, w: Floats) -> Estimate:
+    """Gain as a share of the best possible step's; not finite where |t|² is not above 0."""
+    norm2 = Estimate(float(measured.found.value[-1, -1]), measured.found.left_out[:, -1, -1])
+    return combine(lambda gain, t: gain / np.sqrt(t), measured.gain(w), norm2)
 
 
 def _everybody(values: Any, here: np.ndarray, missing: float = np.nan) -> Floats:

@@ -1,4 +1,5 @@
-"""Context of an update: what targets and losses are computed from, weights of mixtures, and fits.
+"""Context of an update: its draws, batch and fits, weights of mixtures, and what targets and losses
+are computed from.
 
 Policies and critics are functions, so that a part knows neither optimisers nor how networks are
 stacked. Everything has a leading axis [E] of seeds.
@@ -12,8 +13,8 @@ needs no stored generator, and seeds do not depend on each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, final
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol, final
 
 import numpy as np
 import torch
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab import validation
-from gradlab.data.replay import Batch
+from gradlab.data.replay import Batch, Replay
 from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
+from gradlab.options import COUNT, check
 from gradlab.statistics.mixing import MpgWeights
 from gradlab.systems.system import System
 from gradlab.training.measured.switching import By
@@ -106,15 +108,20 @@ class Passes:
             validation.whole(name, getattr(self, name), 1)
 
     @property
+    def once(self) -> bool:
+        """Whether it is one step on all rows."""
+        return self.epochs * self.parts == 1
+
+    @property
     def name(self) -> str:
         """What `gradlab list algorithms` adds to the target, or ""."""
-        return "" if self == Passes() else f"{self.epochs} passes in {self.parts} parts"
+        return "" if self.once else f"{self.epochs} passes in {self.parts} parts"
 
     def __call__(
         self, draws: Draws, iteration: int, batch: Batch, target: Tensor
     ) -> Iterator[tuple[Batch, Tensor]]:
         """Rows and targets of each step; batch: [E, N, ·], target: [E, N]."""
-        if self == Passes():
+        if self.once:
             yield batch, target
             return
         generators, count = draws.generators("critic order", iteration), target.shape[1]
@@ -124,6 +131,178 @@ class Passes:
                 seeds = torch.arange(len(rows), device=rows.device)[:, None]
                 part = {name: values[seeds, rows] for name, values in batch.tensors.items()}
                 yield Batch(**part), target.gather(1, rows)
+
+
+@dataclass(frozen=True)
+class Branching:
+    """A schedule of rollouts.
+
+    Attributes:
+        every: iterations between two fillings.
+        rollouts: of every seed in each one.
+        lengths: k in model steps, or first, last, and the iterations `begin` and `end`.
+        kept: fillings of the present length that batches are drawn from.
+    """
+
+    every: COUNT = 250
+    rollouts: COUNT = 5000
+    lengths: tuple[int, ...] = (1,)
+    kept: COUNT = 4
+
+    def __post_init__(self) -> None:
+        check(self, "branching's {}".format)
+        first, last, begin, end = self._grown
+        if len(self.lengths) not in (1, 4) or min(first, last) < 1 or not 0 <= begin < end:
+            wanted = "k from 1, or first and last k, and the iterations between which it grows"
+            raise validation.expected("rollout_length", self.lengths, wanted)
+
+    @property
+    def _grown(self) -> tuple[int, ...]:
+        """First and last length, begin and end."""
+        return self.lengths if len(self.lengths) == 4 else (*self.lengths[:1] * 2, 0, 1)
+
+    def length(self, iteration: int) -> int:
+        """k at an iteration."""
+        first, last, begin, end = self._grown
+        share = (iteration - begin) / (end - begin)
+        return int(first + (last - first) * min(max(share, 0.0), 1.0))
+
+    def recent(self, iteration: int) -> int:
+        """Rows of one seed that batches are drawn from."""
+        return self.kept * self.rollouts * self.length(iteration - iteration % self.every)
+
+    @property
+    def longest(self) -> int:
+        return max(self._grown[:2])
+
+    @property
+    def name(self) -> str:
+        first, last, *_ = self._grown
+        steps = f"{first}" if first == last else f"{first} to {last}"
+        return f"model rollouts of length {steps}"
+
+
+_MBPO = Branching()
+
+
+@dataclass(frozen=True, eq=False)
+class Stores:
+    """What a batch is taken from.
+
+    Attributes:
+        replay: of the environments; branches: of the model's rollouts, or None.
+        size: transitions of a batch.
+    """
+
+    replay: Replay
+    branches: Replay | None
+    draws: Draws
+    size: int
+
+
+class Source(Protocol):
+    """What a row's `source` is.
+
+    Attributes:
+        name: what `gradlab list algorithms` adds, or "".
+        branching: how the model fills a second replay; None: there is none.
+        steps: of every environment that are collected for each batch, and are it; 0: batches are
+            drawn from what is stored.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def branching(self) -> Branching | None: ...
+    @property
+    def steps(self) -> int: ...
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Rows of replay, with replacement."""
+
+    name: ClassVar[str] = ""
+    branching: ClassVar[Branching | None] = None
+    steps: ClassVar[int] = 0
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch:
+        return stores.replay.sample(stores.draws.uniform("batch", iteration, (stores.size,)))
+
+
+@dataclass(frozen=True)
+class Branched:
+    """Rows of the model's rollouts, and a share of replay's.
+
+    Attributes:
+        real: share of the batch that comes from replay.
+    """
+
+    branching: Branching = _MBPO
+    real: float = 0.05
+    steps: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        validation.number("real", self.real, least=0, most=1)
+
+    @property
+    def name(self) -> str:
+        return f"{1 - self.real:.0%} of the batch from {self.branching.name}"
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch:
+        return _joint(stores, iteration, self.branching, self.real)
+
+
+@dataclass(frozen=True)
+class TwoStores(Branched):
+    """Critics on rows of both stores, D_env ∪ D_model; policies from states of D_env alone (DDPPO
+    algorithm 1, lines 12–18).
+
+    Attributes:
+        real: share of the critics' batch that comes from replay.
+    """
+
+    @property
+    def name(self) -> str:
+        return f"{1 - self.real:.0%} of the critic's batch from {self.branching.name}"
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch:
+        both = super().__call__(stores, iteration)
+        uniform = stores.draws.uniform("policy batch", iteration, (stores.size,))
+        return replace(both, starts=stores.replay.sample(uniform).state)
+
+
+def _joint(stores: Stores, iteration: int, branching: Branching, real: float) -> Batch:
+    """Rows of replay, as many as their share, then the model's."""
+    assert stores.branches is not None
+    uniform = stores.draws.uniform("batch", iteration, (stores.size,))
+    count = round(real * stores.size)
+    newest = branching.recent(iteration)
+    parts = [
+        stores.replay.sample(uniform[:, :count]).tensors,
+        stores.branches.sample(uniform[:, count:], newest).tensors,
+    ]
+    return Batch(**{name: torch.cat([part[name] for part in parts], 1) for name in parts[0]})
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The last `steps` steps of every environment, step after step: the policy's own paths."""
+
+    steps: int = 32
+    branching: ClassVar[Branching | None] = None
+
+    def __post_init__(self) -> None:
+        validation.whole("steps", self.steps, 1)
+
+    @property
+    def name(self) -> str:
+        return f"on policy, windows of {self.steps} steps"
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch:
+        return stores.replay.newest(stores.size)
 
 
 Floats = NDArray[np.float64]

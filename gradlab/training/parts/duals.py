@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from gradlab.options import COUNT, Within, check
-from gradlab.training.members import restored, under
+from gradlab.training.members import under
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class Temperature:
             self.log.copy_(state["log"])
         memory = under(state, "adam.")
         if memory:
-            self.adam.state[self.log] = restored(memory, self.log)
+            step = memory.pop("step").clone()  # which torch counts on the CPU
+            means = {name: x.clone().to(self.log) for name, x in memory.items()}
+            self.adam.state[self.log] = {"step": step} | means
         self._follow()
 
     @torch.no_grad()
