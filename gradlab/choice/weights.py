@@ -116,7 +116,7 @@ def _judged(grams: Grams, weights: Array, batch: int, quantity: str) -> Estimate
 
 def _judges(profile: Profile, grams: Grams, unseen: Grams) -> int:
     """Starts of the half that judges."""
-    return round(float(unseen.size.sum() / grams.size.sum()) * profile.config["starts"])
+    return round(float(unseen.size.sum() / grams.size.sum()) * int(profile.config["starts"]))
 
 
 def _ratio(ours: Estimate, theirs: Estimate, judges: int) -> Number | None:

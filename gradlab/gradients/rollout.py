@@ -97,8 +97,10 @@ class Trajectory:
             name: x if name in once else torch.cat([x[: len(x) - ends.get(name, 0)], y])
             for (name, x), y in zip(vars(ours).items(), vars(theirs).values(), strict=True)
         }
-        blocks = {name: torch.cat([getattr(self, name), getattr(rest, name)]) for name in _BLOCKS}
-        return Trajectory(Path(**path), **blocks, K=torch.cat([self.K[:-1], rest.K]))
+        A, B, r_s, r_a, flags = (
+            torch.cat([getattr(self, name), getattr(rest, name)]) for name in _BLOCKS
+        )
+        return Trajectory(Path(**path), A, B, r_s, r_a, torch.cat([self.K[:-1], rest.K]), flags)
 
 
 _BLOCKS = ("A", "B", "r_s", "r_a", "flags")

@@ -181,7 +181,7 @@ def first_action_sources(
     def source(members: list[tuple[list[Cell], list[Tensor]]]) -> TermSource:
         cells = tuple(cell for cells, _ in members for cell in cells)
         costates = [  # [K, visits, n, da] with each critic
-            torch.cat(parts).unflatten(1, (-1, visits)).transpose(1, 2)
+            torch.unflatten(torch.cat(parts), 1, (-1, visits)).transpose(1, 2)
             for parts in zip(*(several for _, several in members), strict=True)
         ]
 

@@ -160,8 +160,8 @@ def truth_at_length(
         )
         return replace(none, finding=why), jumps, beside | {SCORE: G.mean(dim=0)}
     found = Finding("truth_score", "pass", "", truth.horizon, n=n)
-    by_score = replace(none, status="score", every=by_score, finding=found, checked=False)
-    return by_score, jumps, beside
+    scored = replace(none, status="score", every=by_score, finding=found, checked=False)
+    return scored, jumps, beside
 
 
 def _without_score(policy: nn.Module) -> str:
@@ -239,7 +239,9 @@ def _along(
     for t, step in enumerate(islice(going, setting.horizon)):
         steps.append(step)
         progress(_STAGE, t + 1, setting.horizon)
-    paid, alive = (torch.stack([each[k] for each in steps]) for k in (0, 2))
+    paid, alive = (
+        torch.stack(list(each)) for each in zip(*((s.paid, s.alive) for s in steps), strict=True)
+    )
     return starts.weight[rows] * paid, alive, sum(step.running for step in steps)
 
 

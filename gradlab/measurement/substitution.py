@@ -252,7 +252,7 @@ def products(substituted: Substitutions, g: Tensor) -> tuple[Tensor, Tensor]:
     """J_i Σ_j J_jᵀ g_j over all samples, and over those of one's own group, [K, N, da] each; g'_i
     times them are inner products of G'_i with sums of G."""
     jacobian, (label, size) = substituted.jacobian, grouping(substituted.starts)
-    total = torch.cat([jacobian @ (jacobian.T @ part) for part in g.split(_SETS)])
+    total = torch.cat([jacobian @ (jacobian.T @ part) for part in torch.split(g, _SETS)])
     if len(size) == len(label):
         return total, torch.einsum("nab,knb->kna", jacobian.gram(), g)
     sums = (group_sums(jacobian.gradients(each[None]), label)[label] for each in g)

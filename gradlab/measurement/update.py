@@ -229,7 +229,9 @@ class UpdateTest:
 def place(policy: nn.Module, theta: Tensor) -> None:
     """Put θ [P] into the parameters."""
     parameters = list(policy.parameters())
-    for p, piece in zip(parameters, theta.split([p.numel() for p in parameters]), strict=True):
+    for p, piece in zip(
+        parameters, torch.split(theta, [p.numel() for p in parameters]), strict=True
+    ):
         p.copy_(piece.view_as(p))
 
 

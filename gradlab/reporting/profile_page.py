@@ -177,7 +177,7 @@ def _levels(profile: Profile, table: pd.DataFrame, names: Sequence[str]) -> dict
     shared = len(zero) and zero.max() <= zero.min() * (1 + 1e-6)
     actions, truth = profile.config.get("actions"), profile.truth
     carried = actions if isinstance(actions, dict) else {}
-    every = {WAYS[carried[name]].every for name in names if name in carried}
+    every = {WAYS[carried[name]].all_actions for name in names if name in carried}
     separate = every == {True} and "all_standard_error" in truth
     own = truth.get("all_standard_error" if separate else "standard_error")
     known = len(every) < 2 and isinstance(own, int | float)

@@ -134,7 +134,7 @@ class Truncations:
     def at(self, T: int) -> TrueGradient:
         """The reference at truncation T."""
         n = self.gradients.shape[1]
-        norm, error, relative, concentration, discrepancy, *sizes = (
+        norm, error, relative, concentration, discrepancy, distance, spread, edge, rest = (
             float(numbers[T - 1])
             for numbers in (
                 self.norm, self.error, self.relative, self.concentration, self.discrepancy,
@@ -145,8 +145,8 @@ class Truncations:
         if PRECISION <= relative < np.inf:
             missing = int(np.ceil(n * ((relative / AIM) ** 2 - 1)))
         return TrueGradient(
-            self.gradients[T - 1], norm, error, relative, discrepancy, *sizes, missing,
-            concentration,
+            self.gradients[T - 1], norm, error, relative, discrepancy, distance, spread, edge, rest,
+            missing, concentration,
         )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def judge_first(
 def sweep_precision(sweep: Tensor, jacobian: PolicyJacobian, starts: Starts) -> Truncations:
     """Of the mean of J_iᵀ g_i for action gradients [T, N, da], weights not included."""
     weighted = sweep * starts.weight[:, None]
-    blocks = weighted.split(max(1, _ENTRIES // jacobian.size))
+    blocks = torch.split(weighted, max(1, _ENTRIES // jacobian.size))
     whole = torch.cat([(jacobian.T @ part).square().sum(dim=1) for part in blocks])
     label, size = grouping(starts)
     if len(size) == len(label):

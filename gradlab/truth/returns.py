@@ -144,7 +144,7 @@ class Rollouts:
             self._progress(self._stage, self._done, T)
         weights = [starts.weight for starts, _ in self._draws]
         returns, self.late, self.alive = (
-            [x.view(-1, len(w)) for x, w in zip(x.split(self._sizes), weights, strict=True)]
+            [x.view(-1, len(w)) for x, w in zip(torch.split(x, self._sizes), weights, strict=True)]
             for x in (self._total, late, alive)
         )
         self.late = [w * x for w, x in zip(weights, self.late, strict=True)]
@@ -307,7 +307,9 @@ def moved(
         assert copied is not None
         many = [sum(sizes[k] for k in chunk) for chunk in chunks]
         actions = []
-        for chunk, s, e in zip(chunks, state.split(many), noise.split(many), strict=True):
+        for chunk, s, e in zip(
+            chunks, torch.split(state, many), torch.split(noise, many), strict=True
+        ):
             now[:] = chunk
             actions.append(act(copied, s, e))
         return torch.cat(actions)
@@ -327,7 +329,7 @@ def moved(
 
     def apart(state: Tensor, noise: Tensor) -> Tensor:
         modules[:] = modules or [one(k) for k in range(len(policies))]
-        pieces = zip(modules, state.split(sizes), noise.split(sizes), strict=True)
+        pieces = zip(modules, torch.split(state, sizes), torch.split(noise, sizes), strict=True)
         return torch.cat([act(each, s, e) for each, s, e in pieces])
 
     return _acting(None if copied is None else layered, apart, farthest)
@@ -344,7 +346,7 @@ def along(policy: nn.Module, direction: Tensor, lengths: Tensor) -> Acting:
 
     copied = _by_layers(policy, through)
     theta = {name: p.detach() for name, p in policy.named_parameters()}
-    pieces = direction.split([p.numel() for p in theta.values()])
+    pieces = torch.split(direction, [p.numel() for p in theta.values()])
     line = {name: piece.view_as(theta[name]) for name, piece in zip(theta, pieces, strict=True)}
 
     def one(length: Tensor, s: Tensor, e: Tensor) -> Tensor:

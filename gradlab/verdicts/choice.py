@@ -88,9 +88,10 @@ def _weights(choice: Choice, best: Best) -> Iterator[Finding]:
     n, mixed, weights = choice.samples, best.mixed, best.weights
     if weights is not None and weights.share.any():
         ends = (weights.share, weights.low, weights.high)
-        for cell, *share in zip(mixed, *(each.tolist() for each in ends), strict=True):
-            if share[0] >= _SHOWN:
-                yield row("mixture", "pass", Number(*share, n), cells_words(choice, [cell]))
+        for cell, share, low, high in zip(mixed, *(each.tolist() for each in ends), strict=True):
+            if share >= _SHOWN:
+                number = Number(share, low, high, n)
+                yield row("mixture", "pass", number, cells_words(choice, [cell]))
     elif weights is not None:
         yield Finding("no_mixture", "pass", cells_words(choice, mixed), n=n)
     if best.held_out is not None and best.criterion == "mse":

@@ -44,8 +44,8 @@ def screen(comparison: Comparison) -> Recommendation:
     decided = ""
     if open_:
         nearest = min(open_, key=lambda name: -abs(ratios[name].value) / ratios[name].se)
-        more = ratios[nearest].against(comparison.samples)
-        decided = f"{missing(more, 'samples in each')} decide"
+        undecided = ratios[nearest].against(comparison.samples)
+        decided = f"{missing(undecided, 'samples in each')} decide"
         decided += f" for {_who(comparison, [nearest])}" * (len(open_) > 1)
     fields = (
         Field("prefer", prefer),

@@ -83,8 +83,8 @@ class JacobiansCommand:
         check_model(task.simulator, model)
         given = arguments.networks(policy=file)
         # The command that tests the simulator's own derivatives.
-        given = arguments.parameters(self.settings)
-        words = ["gradlab", "certify", *arguments.as_words(self.task, given)]
+        words = ["gradlab", "certify"]
+        words += arguments.as_words(self.task, arguments.parameters(self.settings))
         certify = shlex.join([*words, *(["--policy", self.policy] if self.policy else [])])
         with bars() as progress:
             policy = given.get("policy") or stabilising_policy(
