@@ -173,7 +173,7 @@ for _tool, _fields in (("jacobians", _JACOBIANS), ("logs", _LOGS)):
 
 _OWN = "own derivatives"
 register({
-    "jacobians.policy": Code("policy not yours", remedy="Give it with --policy."),
+    "jacobians.policy": Code("the policy is not yours", remedy="Give it with --policy."),
     "jacobians.certified": Code(
         "certified to (95th percentile)", write=lambda value, _: below(value)
     ),
@@ -202,7 +202,7 @@ register({
         "Take no horizon from it.", "note",
     ),
     "logs.policy": Code(
-        "p of this policy", "", "Give policy and noise as recorded.", "error"
+        "chance of these actions, p", "", "Give policy and noise as recorded.", "error"
     ),
     "logs.control": Code(
         "gradient off score, no model", "", "Check policy, noise and data.", "error", percent
@@ -219,7 +219,7 @@ register({
         "Bellman residual over spread", remedy="Refit it on these.", write=percent
     ),
     "logs.beyond": Code("values beyond all returns", remedy="Do not use it.", write=percent),
-    "logs.direction": Code("derivatives off neighbours'", write=percent),
+    "logs.direction": Code("derivatives off those of neighbours", write=percent),
     "logs.no neighbours": Code("derivatives not tested", remedy="Record more."),
     "logs.left out": Code("shorter trajectories left out"),
     "logs.ended": Code("windows that end early", write=percent),
