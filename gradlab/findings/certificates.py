@@ -41,7 +41,7 @@ register({
         "perhaps wrong", ":{subject}, {number} in {n} states ({at}).",
         "Certify it at such `states`.", write=relative,
     ),
-    "not_judged": Code("share that was judged", write=relative),
+    "not_judged": Code("not judged", ":{subject} but in {number} of the states.", write=relative),
     "few_finite": Code("too few finite points", "", _GUARD),
     "imprecise": Code("imprecise differences"),
     "stairs": Code("moves in stairs", "", _SMOOTH),

@@ -25,8 +25,8 @@ from gradlab.probe.loop import Loop
 from gradlab.probe.moved import Movements
 from gradlab.probe.passes import Passes, Watched
 from gradlab.probe.stored import Storage
+from gradlab.runs.probe.schema import ASKED
 
-ASKED = 20  # updates after which losses are asked, then after ten times as many
 _ROWS = 64  # of a batch that losses are asked on
 KINDS = ("critic", "actor", "policy", "fit", "gae")
 _NONE: Mapping[str, Any] = {}

@@ -267,7 +267,6 @@ def test_a_derivative_that_is_not_finite_has_its_operation_line_and_row():
     lost = next(x for x in found(certificate) if x.code == "not_finite" and x.block == "A")
     line = step.__code__.co_firstlineno + 1
     assert f"sqrt (test_certified_scales_and_modes.py:{line}), row " in lost.finding.at
-    assert "all have s0 < " in lost.finding.at
 
 
 def random(*shape, seed=0):

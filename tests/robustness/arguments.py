@@ -104,7 +104,7 @@ WORK = (
     "gradlab.tools.remedies.compute.compare_remedies",
     "gradlab.training.loop.train",
     "gradlab.reporting.output.write",
-    "gradlab.tools.sweep.running.Running.go",
+    "gradlab.tools.sweep.running.run_all",
 )  # fmt: skip
 
 

@@ -180,6 +180,16 @@ def test_what_is_lost_comes_before_everything(first):
     assert found.field("look at") == CODES["nan.negative"].remedy
 
 
+def test_a_law_that_breaks_later_comes_after_what_had_failed_before(first):
+    """Laws are asked after 20 and 200 updates: an actor that its entropy's sign has ruined."""
+    early, late = answer(0, 100, "actor.entropy.negated"), answer(1, 400, "actor.gradient.zero")
+    vitals = [window(k) for k in range(1, 6)]
+    told = first(vitals=vitals, findings=[late, early]).rest
+    assert [each.code for each in told][:2] == ["actor.entropy.negated", "actor.gradient.zero"]
+    told = first(vitals=vitals, findings=[early, late | {"since": 99}]).rest
+    assert told[0].code == "actor.gradient.zero", "at the same asking what is upstream"
+
+
 def test_of_equals_what_was_first_seen_comes_first(first):
     rows = [answer(0, 700, "stored_zero"), answer(1, 500, "stored_negated")]
     found = first(vitals=[window(1)], findings=rows)

@@ -21,6 +21,7 @@ from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 
 LAW = "visited"  # states at which gradients are judged
+ASKED = 20  # updates after which losses are asked, then after ten times as many
 ALPHA = 0.01  # of whole runs in which a statistical check rings falsely, at most
 FEWEST = 64  # starts from which intervals cover what they promise (`reports/coverage`)
 HALF = 0.5  # of the actions at a limit

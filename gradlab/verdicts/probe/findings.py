@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from math import log, nan, sqrt
+from math import log, log10, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from gradlab.findings import Decision, Finding
 from gradlab.runs.identity import by_default
 from gradlab.runs.probe.results import ProbeRun, Reported
 from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW, Change, Returns
-from gradlab.runs.probe.schema import ALPHA, ESTIMATORS, FEWEST, HALF, NOISE
+from gradlab.runs.probe.schema import ALPHA, ASKED, ESTIMATORS, FEWEST, HALF, NOISE
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
@@ -50,6 +50,9 @@ UPSTREAM = (
 )  # fmt: skip
 
 
+LAWS = ("critic.", "actor.", "policy.", "loss.", "gae.")
+
+
 def rank(finding: Finding) -> int:
     """How far upstream: 0 is first."""
     return next(k for k, each in enumerate(UPSTREAM) if fnmatchcase(finding.code, each))
@@ -69,9 +72,21 @@ def verdict(run: ProbeRun) -> list[Finding]:
 
 
 def failures(run: ProbeRun) -> list[Reported]:
-    """What has failed, upstream first; of equals what was first seen."""
+    """What has failed, upstream first; of equals what was first seen.
+
+    Losses are asked after 20, 200, 2,000 … updates. A law that held at first and breaks later
+    follows from what had failed before, as that of a ruined actor does.
+    """
     failed = [each for each in run.reported if each.finding.decision == "fail"]
-    return sorted(failed, key=lambda each: (rank(each.finding), each.since))
+    steps, updates = (np.asarray(run.vitals.get(name, ())) for name in ("step", "update"))
+
+    def asked(each: Reported) -> int:
+        if not each.code.startswith(LAWS):
+            return 0
+        seen = updates[steps >= each.since]
+        return int(log10(max(seen.min(initial=run.updates), ASKED) / ASKED))
+
+    return sorted(failed, key=lambda each: (asked(each), rank(each.finding), each.since))
 
 
 def _quiet(run: ProbeRun) -> list[Finding]:
