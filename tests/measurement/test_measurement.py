@@ -230,7 +230,7 @@ def test_non_finite_gradients_are_counted_not_averaged():
     ("change", "word"),
     [
         (dict(horizon=-1), "horizon is -1"),
-        (dict(horizon=10**8), "8 starts × .* MB of each at horizon 100000000 are .* GB"),
+        (dict(horizon=10**8), r"8 starts × .* MB of each \(horizon 100000000\) are .* GB"),
         (dict(batch=0), "batch is 0"),
         (dict(starts=2), "starts is 2"),
         (dict(starts=torch.zeros(8, 3)), r"expected \[N, 1\]"),
