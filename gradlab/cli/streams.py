@@ -1,8 +1,10 @@
-"""Standard streams whose reader is gone, that are full or without Unicode: the work goes on.
+"""Standard streams that are closed, full or without Unicode: a command's work goes on.
 
+closed (`>&-`)                 the null device stands in: else the next file to be opened, a run
+                               perhaps, would be what prints are written to
 reader gone (`| head -1`)      the rest is dropped, the exit code is that of the work
 standard output full           one line on standard error, exit code 1; what is saved stays
-standard error gone            messages are dropped, the work goes on
+standard error full or gone    messages are dropped, the work goes on
 no UTF-8 (`LANG=C`)            a minus or a dash is a hyphen, another sign is escaped: θ is \u03b8
 Ctrl-C, SIGTERM                finished work is saved, exit code 130 or 143
 
@@ -23,7 +25,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, final
 
 from gradlab.errors import Doubtful
 from gradlab.progress import Progress
@@ -89,15 +91,29 @@ codecs.register_error(ESCAPED, _escaped)
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """Inside, what the standard streams of one command cannot encode is escaped."""
-    out = sys.stdout
+    """Inside, the standard streams of one command may fail without ending its work."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the least number that is free, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as Python)
+            setattr(sys, name, nowhere)
+            setattr(sys, f"__{name}__", nowhere)
+    before, out = sys.stderr, sys.stdout
     errors = getattr(out, "errors", "strict")
-    for stream in (out, sys.stderr):
+    for stream in (out, before):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)
+    sys.stderr = _Lenient(before)
     try:
         yield
     finally:
+        sys.stderr = before
+        with contextlib.suppress(ValueError):  # a test's own, closed meanwhile
+            _Lenient(before).flush()
         if isinstance(out, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):  # it writes what is buffered first
                 out.reconfigure(errors=errors)
@@ -126,6 +142,28 @@ def unsaid(error: OSError, code: int) -> int:
 def utf8() -> bool:
     name = getattr(sys.stdout, "encoding", None) or "utf-8"
     return codecs.lookup(name).name.startswith("utf")
+
+
+@final
+class _Lenient:
+    """Standard error, which drops what it cannot write."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            _drop(2)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _drop(descriptor: int) -> None:
