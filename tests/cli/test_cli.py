@@ -268,7 +268,7 @@ def test_without_a_terminal_there_is_at_most_one_line_a_minute():
     ]
 
 
-ENDS = {"| head -c 1": 0, "> /dev/full": 1}
+ENDS = {"| head -c 1": 0, ">&-": 0, "> /dev/full": 1, "2> /dev/full": 0, "<&- >&- 2>&-": 0}
 
 
 class Full(io.StringIO):
