@@ -73,8 +73,8 @@ def check_size(task: Task, horizon: int, starts: int, parameters: int = 0, visit
         sizes = f"horizon {horizon}" + f", {parameters} parameters" * bool(parameters)
         raise InputError(
             f"{starts} starts × {each / 1e6:.3g} MB of each ({sizes}) are {needed / 1e9:.3g} GB, "
-            f"more than {allowed / 1e9:.3g} GB: about {int(allowed / each)} starts fit: take fewer, "
-            f"a shorter horizon or a smaller policy"
+            f"more than {allowed / 1e9:.3g} GB: about {int(allowed / each)} starts fit: take "
+            f"fewer, a shorter horizon or a smaller policy"
         )
 
 

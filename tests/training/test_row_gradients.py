@@ -201,9 +201,7 @@ def test_a_mixtures_errors_are_what_gradlab_measure_says_at_the_same_states():
     run = begun(small_runs.row("mpg-v2"), world, gradient_starts=8, gradient_every=1)
     found, horizons = gradient_errors.row(run), run.algorithm.horizons
     states = gradient_errors.drawn_batches(run).state[0].double()
-    assert len(states.unique(dim=0)) == len(states), (
-        "repeated rows are one there"
-    )
+    assert len(states.unique(dim=0)) == len(states), "repeated rows are one there"
     policy, critic = (
         network.double() for network in (run.learner.policy_of(0), run.learner.critic_of(0))
     )
