@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,14 +47,11 @@ from gradlab.gradients.rollout import (
     rollout_with_jacobians,
     tail_gradient,
 )
-from gradlab.gradients.setting import Starts
-from gradlab.gradients.ways import WAYS
+from gradlab.gradients.setting import Starts, Tail
+from gradlab.gradients.ways import WAYS, Name
 from gradlab.networks.mlp import judge
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.system import Recorded, System
-
-if TYPE_CHECKING:  # which is made of these terms
-    from gradlab.gradients.estimator import Estimator
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,28 @@ class GradientStop:
 
 
 UNCUT = GradientStop()
+
+
+class Choices(Protocol):
+    """The choices of an estimator, as far as its terms rest on them: it is made of these."""
+
+    @property
+    def states(self) -> System: ...
+
+    @property
+    def jacobians(self) -> System | None: ...
+
+    @property
+    def actions(self) -> Name: ...
+
+    @property
+    def tail(self) -> Tail: ...
+
+    @property
+    def cut(self) -> GradientStop: ...
+
+    @property
+    def replay(self) -> System | None: ...
 
 
 def stop_gradients(linear: Trajectory, cut: GradientStop) -> Trajectory:
@@ -173,7 +192,7 @@ class TermRequest:
         seed = self.seed if seed is None else seed
         return TermRequest(self.policy, starts, self.horizons, seed, self.termination)
 
-    def trajectory(self, estimator: Estimator) -> Trajectory:
+    def trajectory(self, estimator: Choices) -> Trajectory:
         """The estimator's, made where nobody has."""
         states, cut = estimator.states, estimator.cut
         model = states if estimator.jacobians is None else estimator.jacobians
@@ -189,7 +208,7 @@ class TermRequest:
             self.made[*key, cut] = replace(along, jacobians=lambda: uncut.jacobian)
         return self.made[*key, cut]
 
-    def _path(self, estimator: Estimator) -> tuple[Path, Tensor, Callable[[], PolicyJacobian]]:
+    def _path(self, estimator: Choices) -> tuple[Path, Tensor, Callable[[], PolicyJacobian]]:
         states, horizon = estimator.states, estimator.tail.horizon
         key = id(states), horizon
         if key not in self.paths:
@@ -261,7 +280,7 @@ def path_with_jacobians(
 
 
 def returns_to_go(
-    estimator: Estimator, path: Path, horizons: tuple[int, ...], termination: str
+    estimator: Choices, path: Path, horizons: tuple[int, ...], termination: str
 ) -> Tensor:
     """γᵗ times the return from step t on, tail included, [K, H + 1, N]; 0 after each horizon."""
     tail, h1 = estimator.tail, path.horizon + 1
@@ -278,7 +297,7 @@ def returns_to_go(
     return result
 
 
-def _values(estimator: Estimator, path: Path) -> Tensor:
+def _values(estimator: Choices, path: Path) -> Tensor:
     """The critic along the path, [H + 1, N]; 0 without one."""
     critic, shape = estimator.tail.critic, path.states.shape[:2]
     if critic is None:
@@ -376,7 +395,7 @@ class Nodes:
         counted: the alive steps, where termination masks the others.
     """
 
-    estimator: Estimator
+    estimator: Choices
     horizons: tuple[int, ...]
     linear: Trajectory
     tail: TailGradient
@@ -402,7 +421,7 @@ class Nodes:
         return advantage if self.counted is None else torch.where(self.counted, advantage, 0.0)
 
 
-def nodes(estimator: Estimator, requested: TermRequest) -> Nodes:
+def nodes(estimator: Choices, requested: TermRequest) -> Nodes:
     """The estimator's path with both orders' parts.
 
     Raises:

@@ -35,7 +35,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,7 @@ from gradlab.gradients.rollout import (
 from gradlab.gradients.setting import Starts, Tail, policy_noise_at
 from gradlab.gradients.trajectory import (
     Baseline,
+    Choices,
     CostateTerms,
     Nodes,
     TermRequest,
@@ -70,9 +71,6 @@ from gradlab.gradients.trajectory import (
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.system import Recorded, System
-
-if TYPE_CHECKING:  # which is made of these terms
-    from gradlab.gradients.estimator import Estimator
 
 PAIRS = 64
 _SLACK = 0.3  # c, the paper's for all its tasks
@@ -96,12 +94,12 @@ class _LogDensity(nn.Module):
         return log_prob[:, None]
 
 
-def costate_terms(estimator: Estimator, requested: TermRequest) -> CostateTerms:
+def costate_terms(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """λ and J of an estimator (without entropy: see `with_entropy`) for some of its horizons."""
     return TERMS[estimator.actions](estimator, requested)
 
 
-def _first(estimator: Estimator, requested: TermRequest) -> CostateTerms:
+def _first(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """θ in the first action."""
     costates = first_costates(estimator, requested)
     states, noise = requested.starts.states, requested.trajectory(estimator).path.policy_noise[0]
@@ -109,7 +107,7 @@ def _first(estimator: Estimator, requested: TermRequest) -> CostateTerms:
     return CostateTerms(costates[:, None], jacobian, (0,) * len(costates))
 
 
-def first_costates(estimator: Estimator, requested: TermRequest) -> Tensor:
+def first_costates(estimator: Choices, requested: TermRequest) -> Tensor:
     """g_n of some horizons, [K, N, da], importance weights included."""
     tail, linear = estimator.tail, requested.trajectory(estimator)
     gradient = tail_gradient(linear.path, tail.critic, tail.value, requested.termination)
@@ -117,7 +115,7 @@ def first_costates(estimator: Estimator, requested: TermRequest) -> Tensor:
     return g[list(requested.horizons)] * requested.starts.weight[:, None]
 
 
-def _every(estimator: Estimator, requested: TermRequest) -> CostateTerms:
+def _every(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """θ in every action."""
     tail, horizons = estimator.tail, requested.horizons
     along = requested.trajectory(estimator)
@@ -128,7 +126,7 @@ def _every(estimator: Estimator, requested: TermRequest) -> CostateTerms:
     return isolated(terms, counted)
 
 
-def _replayed(estimator: Estimator, requested: TermRequest) -> CostateTerms:
+def _replayed(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """θ in every action from visited states, as replay has them: ∇_θ E_ν[V_n] at fixed ν.
 
     Over 1 − γⁿ⁺¹ = (1 − γ) Σ_{t≤n} γᵗ it is the data gradient over 1 − γ for n = 0, and differs
@@ -152,7 +150,7 @@ def _visited(simulator: System, tail: Tail, requested: TermRequest) -> Starts:
     return replace(starts, states=states, weight=weight, path=None)
 
 
-def _score(estimator: Estimator, requested: TermRequest) -> CostateTerms:
+def _score(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """θ in the density of every action."""
     policy, starts, horizons = requested.policy, requested.starts, requested.horizons
     seed, termination = requested.seed, requested.termination
@@ -232,7 +230,7 @@ class FittedShares:
 _Rule = Callable[[Nodes, Tensor, TermRequest], Tensor]  # nodes, advantage, pilot → shares
 
 
-def fitted(estimator: Estimator, requested: TermRequest, rule: _Rule) -> FittedShares:
+def fitted(estimator: Choices, requested: TermRequest, rule: _Rule) -> FittedShares:
     """Weights of an estimator, made once for all blocks of a batch while no parameter of policy and
     critic has another value."""
     policy, starts = requested.policy, requested.starts
@@ -277,7 +275,7 @@ def mixed(share: Tensor, first: Tensor, zeroth: Tensor) -> Tensor:
 _Shares = Callable[[int, list[int], Tensor, Tensor], Tensor]  # t, horizons, both orders → w
 
 
-def composite(estimator: Estimator, requested: TermRequest) -> CostateTerms:
+def composite(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """Orders mixed where they arrive, "ivw" and "ddcg"."""
     rule = _tested if estimator.actions == "ddcg" else _inverse_variance
     here, fit = nodes(estimator, requested), fitted(estimator, requested, rule)
@@ -285,7 +283,7 @@ def composite(estimator: Estimator, requested: TermRequest) -> CostateTerms:
     return _weighted(here, mixed(fit.shares, here.first, zeroth), requested)
 
 
-def total(estimator: Estimator, requested: TermRequest) -> CostateTerms:
+def total(estimator: Choices, requested: TermRequest) -> CostateTerms:
     """Orders mixed at every node on the way backwards."""
     here, fit = nodes(estimator, requested), fitted(estimator, requested, _propagated)
     signals = _swept(
@@ -360,7 +358,7 @@ def _swept(here: Nodes, advantage: Tensor, shares: _Shares) -> Tensor:
 
 
 # λ and J of each way that θ is carried (`gradients.ways`).
-TERMS: Mapping[str, Callable[[Estimator, TermRequest], CostateTerms]] = {
+TERMS: Mapping[str, Callable[[Choices, TermRequest], CostateTerms]] = {
     "first": _first,
     "all": _every,
     "replayed": _replayed,

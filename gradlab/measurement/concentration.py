@@ -58,7 +58,8 @@ def concentration(posed: Resolved, measured: Measured, progress: Progress) -> tu
 
 def concentrated(x: Array, n: int, at: str) -> Finding:
     """Whether few of them carry the sum of squares x [M] where N = n are measured."""
-    share, spread = largest_share(x), float((x / x.mean()) @ (x / x.mean())) / len(x)
+    share, scaled = largest_share(x), x / x.mean()
+    spread = float(scaled @ scaled) / len(x)
     needed = 2.0 ** ceil(log2(_KNOWN * spread))
     few: Decision = "fail" if share > HEAVY and _KNOWN * spread > n else "pass"
     return Finding("starts_carry", few, "", share, threshold=needed, n=n, at=at)
